@@ -1,0 +1,165 @@
+"""Writing a store: lock it, commit clips as part files, merge the parts."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from features.errors import OutputUnwritable, StoreBusy
+from features.h5file import clip_crc32, read_pieces, write_store_file
+from features.records import ClipEmbedding, ClipRecord, StoreHeader
+from features.store import Store, open_store, parts_folder
+
+
+@dataclass(frozen=True, slots=True)
+class PendingClip:
+    """A clip that is finished but not yet committed.
+
+    Attributes
+    ----------
+    record : ClipRecord
+        Its `crc32` is filled in by `commit_clips`.
+    embedding : ClipEmbedding or None
+        None for a failed clip.
+    """
+
+    record: ClipRecord
+    embedding: ClipEmbedding | None
+
+
+@contextmanager
+def lock_store(path: Path) -> Iterator[None]:
+    """Hold a store for writing.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    StoreBusy
+        If another process holds it.
+    OutputUnwritable
+        If the folder of the store cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(f"'{path}' is a folder")
+        lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+        lock.acquire()
+    except Timeout as problem:
+        raise StoreBusy(
+            f"Only one process may write to a store. '{path}' is in use by another one.",
+            hint="wait until the other extract-features has ended, or give another --out",
+        ) from problem
+    except OSError as problem:
+        raise OutputUnwritable(
+            f"The store's folder must be writable. Creating '{path}' failed: {problem}.",
+            hint="give --out in a folder where you may write",
+        ) from problem
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def start_store(path: Path, header: StoreHeader) -> None:
+    """Create an empty store, so that a store exists from the first instant on.
+
+    Parameters
+    ----------
+    path : Path
+        Must not hold a store yet.
+    header : StoreHeader
+
+    Raises
+    ------
+    OutputUnwritable
+        If it cannot be written.
+    """
+    write_store_file(path, header, [], [], [])
+
+
+def commit_clips(
+    path: Path, header: StoreHeader, pending: Sequence[PendingClip], entry: dict[str, Any]
+) -> None:
+    """Make finished clips safe against anything that happens to this process.
+
+    Parameters
+    ----------
+    path : Path
+        The store.
+    header : StoreHeader
+    pending : sequence of PendingClip
+        Vectors must already have the type `header.dtype`.
+    entry : dict
+        History entry of this extraction.
+
+    Raises
+    ------
+    OutputUnwritable
+        If the disk is full or read-only; what was committed before stays.
+    """
+    if not pending:
+        return
+    folder = parts_folder(path)
+    try:
+        folder.mkdir(exist_ok=True)
+        numbers = [int(part.stem.removeprefix("part-")) for part in folder.glob("part-*.h5")]
+    except OSError as problem:
+        raise OutputUnwritable(
+            f"The store's folder must be writable. Creating '{folder}' failed: {problem}.",
+            hint="give --out in a folder where you may write",
+        ) from problem
+    records = [_with_crc32(clip) for clip in pending]
+    pieces = [clip.embedding for clip in pending if clip.embedding is not None]
+    part = folder / f"part-{max(numbers, default=0) + 1:06d}.h5"
+    write_store_file(part, header, records, pieces, [entry])
+
+
+def merge_parts(
+    path: Path, *, update: Callable[[ClipRecord], ClipRecord] = lambda record: record
+) -> Store:
+    """Make one file of a store and its parts.
+
+    Clips stand sorted by id, so the content does not depend on how often the
+    extraction was interrupted. Nothing is written if nothing would change.
+
+    Parameters
+    ----------
+    path : Path
+        The store.
+    update : callable, optional
+        Gives each row its newest label, group and split.
+
+    Returns
+    -------
+    Store
+
+    Raises
+    ------
+    OutputUnwritable
+        If the disk is full; file and parts then stay as they were.
+    """
+    store = open_store(path)
+    records = tuple(update(record) for record in store.clips)
+    if store.n_parts or records != store.clips:
+        write_store_file(path, store.header, records, read_pieces(store.ranges), store.history)
+    shutil.rmtree(parts_folder(path), ignore_errors=True)
+    return open_store(path)
+
+
+def _with_crc32(clip: PendingClip) -> ClipRecord:
+    if clip.embedding is None:
+        return clip.record
+    crc = clip_crc32(
+        clip.embedding.vectors, clip.embedding.timestamps_seconds, clip.embedding.frame_indices
+    )
+    return replace(clip.record, crc32=crc)

@@ -1,0 +1,145 @@
+"""Every error that framehead raises on purpose.
+
+One root carries a `hint` (the command or option that mends the fault) and an
+`exit_code` for the command line. Each kind also inherits the builtin exception
+that a caller would expect, so ``except FileNotFoundError`` keeps working.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_SOME_CLIPS_FAILED = 3
+EXIT_INTERRUPTED = 130
+
+
+class FrameHeadError(Exception):
+    """Root of all framehead errors.
+
+    Parameters
+    ----------
+    message : str
+        What must hold, what came instead, and where.
+    hint : str, default ""
+        The command or option that mends it; empty where nothing can be advised.
+    """
+
+    exit_code: ClassVar[int] = EXIT_FAILED
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """Return the message followed by the hint, if there is one."""
+        return f"{self.message} Hint: {self.hint}" if self.hint else self.message
+
+
+class OptionInvalid(FrameHeadError, ValueError):
+    """An option or argument has a value outside its legal set."""
+
+    exit_code = EXIT_USAGE
+
+
+class SamplingError(OptionInvalid):
+    """The frame sampling that was asked for makes no sense."""
+
+
+class VideosNotFound(FrameHeadError, FileNotFoundError):
+    """The video folder does not exist or is not a folder."""
+
+
+class NoClips(FrameHeadError, ValueError):
+    """A folder or a selection holds no clip at all."""
+
+
+class ManifestError(FrameHeadError, ValueError):
+    """A CSV of clips cannot be used."""
+
+
+class VideoUnreadable(FrameHeadError, OSError):
+    """A video file yields no frame, or decoding it failed."""
+
+
+class OpenCVBroken(FrameHeadError, ImportError):
+    """OpenCV is installed but cannot be imported."""
+
+
+class WeightsNotFound(FrameHeadError, FileNotFoundError):
+    """The backbone's weights are not on this machine and cannot be downloaded."""
+
+
+class WeightsUnreadable(FrameHeadError, OSError):
+    """A weights file is truncated, damaged or made for another backbone."""
+
+
+class WeightsMismatch(FrameHeadError, ValueError):
+    """The weights found are not the ones a store or run was made with."""
+
+
+class EngineUnavailable(FrameHeadError, RuntimeError):
+    """The engine asked for cannot run on this machine."""
+
+
+class StoreNotFound(FrameHeadError, FileNotFoundError):
+    """There is no store at this path."""
+
+
+class StoreMismatch(FrameHeadError, ValueError):
+    """A store was made with other settings than those asked for."""
+
+
+class StoreBusy(FrameHeadError, OSError):
+    """Another process is writing to the store."""
+
+
+class StoreDamaged(FrameHeadError, OSError):
+    """A store's file is truncated, or its content fails its checksums."""
+
+
+class OutputUnwritable(FrameHeadError, OSError):
+    """A file or folder of results cannot be written."""
+
+
+class OutputExists(FrameHeadError, FileExistsError):
+    """A result made with other settings stands where a new one should go."""
+
+
+class SplitImpossible(FrameHeadError, ValueError):
+    """The clips cannot be divided as asked."""
+
+
+class SplitLeaks(FrameHeadError, ValueError):
+    """A group stands on both sides of a split."""
+
+
+class HeadUnknown(FrameHeadError, ValueError):
+    """No head of this name is registered."""
+
+    exit_code = EXIT_USAGE
+
+
+class RunNotFound(FrameHeadError, FileNotFoundError):
+    """There is no finished run at this path."""
+
+
+class RunDamaged(FrameHeadError, OSError):
+    """A run folder lacks a part, or a part of it cannot be read."""
+
+
+class TrainingFailed(FrameHeadError, RuntimeError):
+    """Training produced no usable head."""
+
+
+class ExtraMissing(FrameHeadError, ImportError):
+    """An optional dependency that this option needs is not installed."""
+
+
+class Interrupted(FrameHeadError, KeyboardInterrupt):
+    """The user stopped the work; what was committed is kept."""
+
+    exit_code = EXIT_INTERRUPTED

@@ -1,0 +1,309 @@
+"""The frozen dataclasses that carry data through stage 1, from folder to store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+VectorArray = npt.NDArray[np.floating[Any]]
+FrameArray = npt.NDArray[np.uint8]
+
+SamplingStrategy = Literal["uniform", "fps", "stride"]
+ClipStatus = Literal["done", "failed"]
+OutcomeStatus = Literal["done", "already", "failed"]
+VectorDtype = Literal["float16", "float32"]
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One video file of a folder.
+
+    Attributes
+    ----------
+    clip_id : str
+        Path relative to the video folder, POSIX separators, suffix included.
+        Bytes that are not UTF-8 are kept as surrogate escapes.
+    path : Path
+        Where the file lies now.
+    label : str
+        Class name; empty if unknown.
+    group : str
+        Source video, person or camera that several clips share; empty if unknown.
+    split : str
+        "train", "val", "test", or empty if the folder or CSV assigns none.
+    """
+
+    clip_id: str
+    path: Path
+    label: str = ""
+    group: str = ""
+    split: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSampling:
+    """Which frames of a clip are embedded.
+
+    Attributes
+    ----------
+    strategy : {"uniform", "fps", "stride"}
+        Evenly spaced over the clip, at a rate in time, or every n-th frame.
+    value : float
+        Frames per clip, frames per second, or the stride (1 is every frame).
+    """
+
+    strategy: SamplingStrategy
+    value: float
+
+    def __str__(self) -> str:
+        """Describe the sampling in the words of the command line."""
+        if self.strategy == "uniform":
+            return f"--frames {self.value:g}"
+        if self.strategy == "fps":
+            return f"--fps {self.value:g}"
+        return "--all-frames" if self.value == 1 else f"--stride {self.value:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneSpec:
+    """Everything that decides which vector a frame becomes.
+
+    Attributes
+    ----------
+    name : str
+        Architecture, "MobileNetV2".
+    weights : str
+        What the user asked for: "imagenet" or the name of a weights file.
+    weights_sha256 : str
+        SHA-256 of the weights file, hexadecimal.
+    alpha : float
+        Width multiplier of MobileNetV2.
+    size_px : int
+        Side of the square that every frame is resized to, pixels.
+    embedding_dim : int
+        Length of one embedding.
+    resize : str
+        The resize rule, see `features.video.resize_frame`.
+    colour_order : str
+        Order of the channels that enter the network, "RGB".
+    scaling : str
+        Range of the pixel values that enter the network, "[-1, 1]".
+    pooling : str
+        How the last feature map becomes a vector, "avg".
+    """
+
+    name: str
+    weights: str
+    weights_sha256: str
+    alpha: float
+    size_px: int
+    embedding_dim: int
+    resize: str = "halve-then-bilinear"
+    colour_order: str = "RGB"
+    scaling: str = "[-1, 1]"
+    pooling: str = "avg"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreHeader:
+    """How the embeddings of a store were made.
+
+    Attributes
+    ----------
+    backbone : BackboneSpec
+    sampling : FrameSampling
+    dtype : {"float16", "float32"}
+        Type in which embeddings are kept.
+    """
+
+    backbone: BackboneSpec
+    sampling: FrameSampling
+    dtype: VectorDtype = "float16"
+
+    def to_json(self) -> str:
+        """Return the canonical JSON text of this header."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> StoreHeader:
+        """Rebuild a header from `to_json`'s text."""
+        fields = json.loads(text)
+        return cls(
+            backbone=BackboneSpec(**fields["backbone"]),
+            sampling=FrameSampling(**fields["sampling"]),
+            dtype=fields["dtype"],
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over what decides values; the weights' file name does not."""
+        fields = asdict(self)
+        del fields["backbone"]["weights"]
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """What identifies the content of a clip's file.
+
+    Attributes
+    ----------
+    size_bytes : int
+    mtime_ns : int
+        Modification time, nanoseconds since 1970.
+    sha256 : str
+        Hexadecimal digest of the whole file; empty if it could not be read.
+    """
+
+    size_bytes: int
+    mtime_ns: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFacts:
+    """What decoding a clip showed, and what its header claimed.
+
+    Attributes
+    ----------
+    n_frames_header : int
+        Frame count in the header: a claim, often wrong, sometimes negative.
+    n_frames_decoded : int
+        Frames that decoded.
+    fps_header : float
+        Frame rate in the header, frames per second.
+    width_px, height_px : int
+        Size of the first decoded frame, rotation applied.
+    """
+
+    n_frames_header: int = 0
+    n_frames_decoded: int = 0
+    fps_header: float = 0.0
+    width_px: int = 0
+    height_px: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClipRecord:
+    """One row of a store's clip table.
+
+    Attributes
+    ----------
+    clip_id, label, group, split : str
+        As in `Clip`.
+    status : {"done", "failed"}
+    reason : str
+        Why the clip failed, or what a reader should know of a clip that is done.
+    n_frames : int
+        Embedded frames; 0 for a failed clip.
+    source : SourceFile
+    facts : VideoFacts
+    crc32 : int
+        Checksum of the clip's embeddings, timestamps and frame indices.
+    """
+
+    clip_id: str
+    label: str
+    group: str
+    split: str
+    status: ClipStatus
+    reason: str
+    n_frames: int
+    source: SourceFile
+    facts: VideoFacts
+    crc32: int = 0
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ClipEmbedding:
+    """The embeddings of one clip.
+
+    Attributes
+    ----------
+    vectors : ndarray of float, shape (n_frames, embedding_dim)
+    timestamps_seconds : ndarray of float64, shape (n_frames,)
+        True presentation times, as the container gives them.
+    frame_indices : ndarray of int64, shape (n_frames,)
+        Positions among the decoded frames of the clip, from 0.
+    """
+
+    vectors: VectorArray
+    timestamps_seconds: FloatArray
+    frame_indices: IntArray
+
+    def __post_init__(self) -> None:
+        """Check that the three arrays speak of the same frames."""
+        n = len(self.vectors)
+        if self.vectors.ndim != 2 or {len(self.timestamps_seconds), len(self.frame_indices)} != {n}:
+            raise ValueError(
+                "A clip's arrays must hold one row per frame. Received: vectors "
+                f"{self.vectors.shape}, timestamps_seconds {self.timestamps_seconds.shape}, "
+                f"frame_indices {self.frame_indices.shape}."
+            )
+
+    def __repr__(self) -> str:
+        """Show shapes instead of numbers."""
+        return f"ClipEmbedding(vectors={self.vectors.dtype}{self.vectors.shape})"
+
+
+@dataclass(frozen=True, slots=True)
+class ClipOutcome:
+    """What became of one clip in one extraction.
+
+    Attributes
+    ----------
+    clip_id : str
+    status : {"done", "already", "failed"}
+        "already" is a clip that the store held before, unchanged.
+    reason : str
+        Why it failed; empty otherwise.
+    n_frames : int
+        Embedded frames.
+    """
+
+    clip_id: str
+    status: OutcomeStatus
+    reason: str = ""
+    n_frames: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class IgnoredFile:
+    """A file of the video folder that is not a clip.
+
+    Attributes
+    ----------
+    path : str
+        Relative to the video folder.
+    reason : str
+    """
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """The clips of a folder, and the files that were passed over.
+
+    Attributes
+    ----------
+    folder : Path
+        The video folder.
+    clips : tuple of Clip
+        Sorted by `clip_id`.
+    ignored : tuple of IgnoredFile
+    """
+
+    folder: Path
+    clips: tuple[Clip, ...]
+    ignored: tuple[IgnoredFile, ...] = field(default=())

@@ -1,0 +1,1 @@
+"""Stage 2: a store becomes trained, compared and exported heads."""
