@@ -70,27 +70,12 @@ def lock_store(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def start_store(path: Path, header: StoreHeader) -> None:
-    """Create an empty store, so that a store exists from the first instant on.
-
-    Parameters
-    ----------
-    path : Path
-        Must not hold a store yet.
-    header : StoreHeader
-
-    Raises
-    ------
-    OutputUnwritable
-        If it cannot be written.
-    """
-    write_store_file(path, header, [], [], [])
-
-
 def commit_clips(
     path: Path, header: StoreHeader, pending: Sequence[PendingClip], entry: dict[str, Any]
 ) -> None:
     """Make finished clips safe against anything that happens to this process.
+
+    A commit of no clips marks that an extraction has begun.
 
     Parameters
     ----------
@@ -107,8 +92,6 @@ def commit_clips(
     OutputUnwritable
         If the disk is full or read-only; what was committed before stays.
     """
-    if not pending:
-        return
     folder = parts_folder(path)
     try:
         folder.mkdir(exist_ok=True)
@@ -137,7 +120,7 @@ def merge_parts(
     path : Path
         The store.
     update : callable, optional
-        Gives each row its newest label, group and split.
+        Gives each row its newest label, group, split and, if its file moved, id.
 
     Returns
     -------
@@ -148,10 +131,14 @@ def merge_parts(
     OutputUnwritable
         If the disk is full; file and parts then stay as they were.
     """
-    store = open_store(path)
-    records = tuple(update(record) for record in store.clips)
+    store = open_store(path, allow_unfinished=True)
+    rows = sorted(
+        zip(map(update, store.clips), store.ranges, strict=True), key=lambda row: row[0].clip_id
+    )
+    records = tuple(record for record, _ in rows)
     if store.n_parts or records != store.clips:
-        write_store_file(path, store.header, records, read_pieces(store.ranges), store.history)
+        pieces = read_pieces(frames for _, frames in rows)
+        write_store_file(path, store.header, records, pieces, store.history)
     shutil.rmtree(parts_folder(path), ignore_errors=True)
     return open_store(path)
 

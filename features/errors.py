@@ -101,6 +101,10 @@ class StoreDamaged(FrameHeadError, OSError):
     """A store's file is truncated, or its content fails its checksums."""
 
 
+class StoreUnfinished(FrameHeadError, OSError):
+    """An extraction into the store was interrupted or still runs."""
+
+
 class OutputUnwritable(FrameHeadError, OSError):
     """A file or folder of results cannot be written."""
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.errors import StoreDamaged, StoreMismatch, StoreNotFound
+from features.errors import StoreDamaged, StoreMismatch, StoreNotFound, StoreUnfinished
 from features.h5file import (
     FrameRange,
     StoreFile,
@@ -87,16 +87,17 @@ def parts_folder(path: Path) -> Path:
     return path.with_name(f"{path.name}.parts")
 
 
-def open_store(path: str | Path) -> Store:
+def open_store(path: str | Path, *, allow_unfinished: bool = False) -> Store:
     """Open a store for reading.
-
-    A store that is being written, or whose extraction was killed, opens as well, with
-    every clip that was committed.
 
     Parameters
     ----------
     path : str or Path
         The file given to ``extract-features --out``.
+    allow_unfinished : bool, default False
+        Open it also while an extraction runs or after one was killed, with every clip
+        that was committed. Results on such a part of the clips would mislead, so that
+        it must be asked for.
 
     Returns
     -------
@@ -106,6 +107,8 @@ def open_store(path: str | Path) -> Store:
     ------
     StoreNotFound
         If there is neither the file nor parts of it.
+    StoreUnfinished
+        If there are commits that are not merged, unless `allow_unfinished`.
     StoreDamaged
         If a file is truncated or fails its checksum.
     StoreMismatch
@@ -122,6 +125,13 @@ def open_store(path: str | Path) -> Store:
     header = files[0].header
     for file in files[1:]:
         require_same_settings(header, file.header, where=str(file.path))
+    n_parts = len(files) - int(files[0].path == store_path)
+    if n_parts and not allow_unfinished:
+        raise StoreUnfinished(
+            f"A store must be finished before it is used. '{store_path}' has {n_parts} commits "
+            "of an extraction that was interrupted or still runs.",
+            hint="run the same extract-features command again: it goes on where it was",
+        )
     # A later commit of the same clip stands for the newer content.
     newest = {
         record.clip_id: (record, FrameRange(file.path, offset, record.n_frames))
@@ -138,7 +148,7 @@ def open_store(path: str | Path) -> Store:
         clips=tuple(record for record, _ in rows),
         ranges=tuple(frames for _, frames in rows),
         history=tuple(history),
-        n_parts=len(files) - int(files[0].path == store_path),
+        n_parts=n_parts,
     )
 
 

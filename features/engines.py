@@ -1,0 +1,249 @@
+"""What executes the backbone: LiteRT on a CPU, compiled Keras on a GPU.
+
+Both take the same uint8 frames and give the same vectors (cosine above 0.9999).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.metadata
+import importlib.util
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+
+from features.backbone import EXIT_WEIGHTS_UNREADABLE, build_backbone
+from features.errors import EngineUnavailable, OutputUnwritable, WeightsUnreadable
+from features.quiet import import_keras
+from features.records import FrameArray
+from features.weights import BackboneFiles
+
+EngineName = Literal["litert", "keras"]
+EngineChoice = Literal["auto", "litert", "keras"]
+
+# Measured: one thread is fastest per core at batches of 1 to 4, which stay in its cache.
+LITERT_BATCH_FRAMES = 4
+_KERAS_BATCH_FRAMES = {"cpu": 32, "gpu": 256}
+_CONVERSION_VERSION = 1
+
+
+class Engine(Protocol):
+    """A backbone that is ready to run."""
+
+    batch_frames: int
+
+    def embed(self, frames: FrameArray) -> npt.NDArray[np.float32]:
+        """Embed frames.
+
+        Parameters
+        ----------
+        frames : ndarray of uint8, shape (n, size_px, size_px, 3)
+            RGB, with n at most `batch_frames`.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, embedding_dim)
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePlan:
+    """Which engine will run, and why that one.
+
+    Attributes
+    ----------
+    name : {"litert", "keras"}
+    reason : str
+        In words for the user.
+    """
+
+    name: EngineName
+    reason: str
+
+
+class LiteRTEngine:
+    """The backbone on LiteRT (XNNPACK), one thread.
+
+    Parameters
+    ----------
+    model_path : Path
+        From `litert_model_path`.
+    """
+
+    batch_frames = LITERT_BATCH_FRAMES
+
+    def __init__(self, model_path: Path) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._interpreter: Any = Interpreter(str(model_path), num_threads=1)
+        self._input = self._interpreter.get_input_details()[0]
+        self._output = self._interpreter.get_output_details()[0]
+        self._n_frames = 0
+
+    def embed(self, frames: FrameArray) -> npt.NDArray[np.float32]:
+        """Embed frames; see `Engine.embed`."""
+        if len(frames) != self._n_frames:
+            self._interpreter.resize_tensor_input(self._input["index"], frames.shape)
+            self._interpreter.allocate_tensors()
+            self._n_frames = len(frames)
+        self._interpreter.set_tensor(self._input["index"], frames)
+        self._interpreter.invoke()
+        vectors: npt.NDArray[np.float32] = self._interpreter.get_tensor(self._output["index"])
+        return vectors
+
+
+class KerasEngine:
+    """The backbone as a compiled Keras model, in bfloat16 where there is a GPU.
+
+    Parameters
+    ----------
+    backbone : BackboneFiles
+    """
+
+    def __init__(self, backbone: BackboneFiles) -> None:
+        device = "gpu" if keras_sees_gpu() else "cpu"
+        self.batch_frames = _KERAS_BATCH_FRAMES[device]
+        self._model = build_backbone(
+            backbone.weights_path,
+            alpha=backbone.spec.alpha,
+            size_px=backbone.spec.size_px,
+            compute_dtype="bfloat16" if device == "gpu" else "float32",
+        )
+
+    def embed(self, frames: FrameArray) -> npt.NDArray[np.float32]:
+        """Embed frames; see `Engine.embed`."""
+        n = len(frames)
+        if n < self.batch_frames:
+            # One batch shape only: another one would compile the network anew.
+            filler = np.zeros((self.batch_frames - n, *frames.shape[1:]), np.uint8)
+            frames = np.concatenate([frames, filler])
+        vectors = np.asarray(self._model.predict_on_batch(frames), dtype=np.float32)
+        return vectors[:n]
+
+
+def choose_engine(choice: EngineChoice = "auto") -> EnginePlan:
+    """Decide which engine runs: Keras on a GPU, else LiteRT, else Keras on the CPU.
+
+    Parameters
+    ----------
+    choice : {"auto", "litert", "keras"}, default "auto"
+
+    Returns
+    -------
+    EnginePlan
+
+    Raises
+    ------
+    EngineUnavailable
+        If LiteRT is asked for and not installed.
+    """
+    has_litert = importlib.util.find_spec("ai_edge_litert") is not None
+    if choice == "keras":
+        return EnginePlan("keras", "asked for")
+    if choice == "litert":
+        if not has_litert:
+            raise EngineUnavailable(
+                "--engine litert needs the package ai-edge-litert, which is not installed.",
+                hint="pip install ai-edge-litert (it has no wheel for every platform), or use "
+                "--engine keras",
+            )
+        return EnginePlan("litert", "asked for")
+    if nvidia_driver_sees_gpu():
+        if keras_sees_gpu():
+            return EnginePlan("keras", "Keras sees a GPU")
+        seen = "a GPU is there, but Keras does not see it (pip install 'framehead[gpu]')"
+    else:
+        seen = "no GPU"
+    if has_litert:
+        return EnginePlan("litert", seen)
+    return EnginePlan(
+        "keras", f"{seen}, and LiteRT is not installed: this takes several times longer"
+    )
+
+
+def nvidia_driver_sees_gpu() -> bool:
+    """Ask the NVIDIA driver, without any framework, whether it sees a GPU."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return False
+    return count.value > 0
+
+
+def keras_sees_gpu() -> bool:
+    """Ask Keras' backend whether it computes on a GPU."""
+    keras = import_keras()
+    devices = keras.distribution.list_devices("gpu")
+    return bool(devices)
+
+
+def engine_version(name: EngineName) -> str:
+    """Return the version of the package that executes the backbone."""
+    if name == "litert":
+        return f"ai-edge-litert {importlib.metadata.version('ai-edge-litert')}"
+    return f"keras {importlib.metadata.version('keras')}"
+
+
+def litert_model_path(backbone: BackboneFiles) -> Path:
+    """Return the backbone as a LiteRT file, converting it the first time.
+
+    Parameters
+    ----------
+    backbone : BackboneFiles
+
+    Returns
+    -------
+    Path
+        In the user's cache folder, named by what made it.
+
+    Raises
+    ------
+    WeightsUnreadable
+        If the weights cannot be loaded.
+    EngineUnavailable
+        If the conversion fails for another reason.
+    OutputUnwritable
+        If the cache folder cannot be written.
+    """
+    spec = backbone.spec
+    key = f"{spec.weights_sha256} {spec.alpha} {spec.size_px} {_CONVERSION_VERSION}"
+    digest = hashlib.sha256(key.encode()).hexdigest()[:24]
+    folder = Path(platformdirs.user_cache_dir("framehead", appauthor=False))
+    out = folder / f"mobilenetv2-{digest}.tflite"
+    if out.is_file():
+        return out
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise OutputUnwritable(
+            f"The cache folder must be writable. Creating '{folder}' failed: {problem}.",
+            hint="set XDG_CACHE_HOME to a folder where you may write",
+        ) from problem
+    # A process of its own keeps TensorFlow's memory and notices out of this one.
+    here = str(Path(__file__).resolve().parent.parent)
+    code = f"import sys; sys.path.insert(0, {here!r}); from features.backbone import main; main()"
+    arguments = [str(backbone.weights_path), str(out), str(spec.alpha), str(spec.size_px)]
+    finished = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, errors="replace"
+    )
+    if finished.returncode == EXIT_WEIGHTS_UNREADABLE:
+        message, _, hint = finished.stdout.strip().rpartition("\n")
+        raise WeightsUnreadable(message, hint=hint)
+    if finished.returncode or not out.is_file():
+        lines = finished.stderr.strip().splitlines() or ["no reason given"]
+        raise EngineUnavailable(
+            f"Converting the backbone for LiteRT failed: {lines[-1]}.",
+            hint="use --engine keras, which needs no conversion, and report this",
+        )
+    return out

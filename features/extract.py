@@ -1,0 +1,361 @@
+"""Stage 1: decode workers -> batches across clips -> engine -> store.
+
+On a CPU each worker decodes and embeds its own clips on one core, so that only
+embeddings travel between processes. On a GPU the workers send frames, and batches are
+filled across clips here. Nothing is printed: progress goes to a callback.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.batching import embed_rows
+from features.commits import PendingClip, commit_clips, lock_store, merge_parts
+from features.discovery import discover_clips
+from features.engines import (
+    EngineChoice,
+    EnginePlan,
+    KerasEngine,
+    choose_engine,
+    engine_version,
+    litert_model_path,
+)
+from features.errors import Interrupted, OptionInvalid, StoreNotFound
+from features.plan import ExtractionPlan, plan_extraction, stat_source, update_row
+from features.pool import ClipEnd, ClipRows, WorkerSettings, decode_clips, default_n_workers
+from features.records import (
+    ClipEmbedding,
+    ClipOutcome,
+    ClipRecord,
+    Discovery,
+    FrameSampling,
+    IgnoredFile,
+    StoreHeader,
+    VectorDtype,
+)
+from features.sampling import choose_sampling
+from features.store import Store, open_store, remove_store, require_same_settings
+from features.weights import DEFAULT_SIZE_PX, IMAGENET, BackboneFiles, find_backbone
+
+DEFAULT_STALL_SECONDS = 60.0
+
+# A commit costs about 10 ms. At least this far apart, and a hundredth of the elapsed
+# time in long runs, so that a kill loses at most 1 % and parts stay few.
+_COMMIT_SECONDS = 2.0
+_MOST_COMMIT_SECONDS = 60.0
+_MOST_PENDING_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an extraction is, passed to the callback after each clip.
+
+    Attributes
+    ----------
+    n_clips : int
+        Clips to decode in this extraction.
+    n_finished : int
+        Of them, done or failed.
+    n_frames : int
+        Frames embedded so far.
+    outcome : ClipOutcome or None
+        The clip that has just finished; None in the first call.
+    """
+
+    n_clips: int
+    n_finished: int
+    n_frames: int
+    outcome: ClipOutcome | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractSummary:
+    """What an extraction did.
+
+    Attributes
+    ----------
+    store : Path
+    fingerprint : str
+        Of the settings, see `StoreHeader`.
+    engine : EnginePlan
+    outcomes : tuple of ClipOutcome
+        One per clip of the folder, sorted by id.
+    changed, vanished : tuple of str
+        Clip ids; see `ExtractionPlan`.
+    moved : tuple of (str, str)
+        Old and new id.
+    ignored : tuple of IgnoredFile
+        Files of the folder that are not clips.
+    short : tuple of str
+        Clips that have fewer frames than were asked for; they give all they have.
+    frames : int
+        Frames embedded by this extraction.
+    seconds : float
+        Wall-clock time, start of workers and engine included.
+    """
+
+    store: Path
+    fingerprint: str
+    engine: EnginePlan
+    outcomes: tuple[ClipOutcome, ...]
+    changed: tuple[str, ...]
+    vanished: tuple[str, ...]
+    moved: tuple[tuple[str, str], ...]
+    ignored: tuple[IgnoredFile, ...]
+    short: tuple[str, ...]
+    frames: int
+    seconds: float
+
+    @property
+    def failures(self) -> tuple[ClipOutcome, ...]:
+        """The clips that failed, now or before."""
+        return tuple(item for item in self.outcomes if item.status == "failed")
+
+    def count(self, status: str) -> int:
+        """Count the clips with a status."""
+        return sum(item.status == status for item in self.outcomes)
+
+
+def extract_features(
+    videos: str | Path,
+    out: str | Path,
+    *,
+    labels: str | Path | None = None,
+    group_regex: str | None = None,
+    sampling: FrameSampling | None = None,
+    weights: str | Path = IMAGENET,
+    alpha: float = 1.0,
+    size_px: int = DEFAULT_SIZE_PX,
+    dtype: VectorDtype = "float16",
+    engine: EngineChoice = "auto",
+    n_workers: int | None = None,
+    stall_seconds: float = DEFAULT_STALL_SECONDS,
+    retry_failed: bool = False,
+    overwrite: bool = False,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> ExtractSummary:
+    """Embed every clip of a folder into a store.
+
+    Running it again with the same arguments decodes only what is new or changed.
+
+    Parameters
+    ----------
+    videos : str or Path
+        Folder of videos, see `features.discovery.discover_clips`.
+    out : str or Path
+        The store, an HDF5 file.
+    labels, group_regex
+        As in `features.discovery.discover_clips`.
+    sampling : FrameSampling, optional
+        From `features.sampling.choose_sampling`; by default 20 frames per clip.
+    weights, alpha, size_px
+        As in `features.weights.find_backbone`.
+    dtype : {"float16", "float32"}, default "float16"
+        Type in which embeddings are stored.
+    engine : {"auto", "litert", "keras"}, default "auto"
+        See `features.engines.choose_engine`.
+    n_workers : int, optional
+        Decode processes, at least 1; by default one per core.
+    stall_seconds : float, default 60
+        A clip whose decoding makes no progress for this long fails.
+    retry_failed : bool, default False
+        Try unchanged clips again that failed before.
+    overwrite : bool, default False
+        Delete a store that stands at `out` first.
+    on_progress : callable, optional
+        Called with a `Progress` at the start and after each clip.
+
+    Returns
+    -------
+    ExtractSummary
+
+    Raises
+    ------
+    FrameHeadError
+        Of the kinds VideosNotFound, NoClips, ManifestError, OptionInvalid,
+        WeightsNotFound, WeightsUnreadable, EngineUnavailable, OpenCVBroken,
+        StoreMismatch, StoreBusy, StoreDamaged, OutputUnwritable, and Interrupted on
+        Ctrl-C. A clip that cannot be read raises nothing: it is a failed outcome.
+    """
+    started = time.perf_counter()
+    store_path = Path(out)
+    if n_workers is not None and n_workers < 1:
+        raise OptionInvalid(f"--workers must be at least 1. Received: workers={n_workers}.")
+    if not stall_seconds > 0:
+        raise OptionInvalid(f"--clip-timeout must be above 0 s. Received: {stall_seconds}.")
+    discovery = discover_clips(videos, labels=labels, group_regex=group_regex)
+    backbone = find_backbone(weights, alpha=alpha, size_px=size_px)
+    header = StoreHeader(backbone.spec, sampling or choose_sampling(), dtype)
+    with lock_store(store_path):
+        if overwrite:
+            remove_store(store_path)
+        existing = _open_existing(store_path, header)
+        plan = plan_extraction(
+            discovery.clips, existing.clips if existing else (), retry_failed=retry_failed
+        )
+        engine_plan = choose_engine(engine)
+        if existing is None or plan.to_decode:
+            commit_clips(store_path, header, [], _history_entry(engine_plan))
+        on_progress(Progress(len(plan.to_decode), 0, 0, None))
+        outcomes: list[ClipOutcome] = list(plan.already)
+        if plan.to_decode:
+            job = _Job(store_path, header, backbone, engine_plan, plan, started)
+            settings = WorkerSettings(
+                sampling=header.sampling,
+                size_px=size_px,
+                model_path=litert_model_path(backbone) if engine_plan.name == "litert" else None,
+                dtype=dtype,
+                stall_seconds=stall_seconds,
+            )
+            outcomes += _run(job, settings, n_workers or default_n_workers(), on_progress)
+        clips = {clip.clip_id: clip for clip in discovery.clips}
+        store = merge_parts(store_path, update=lambda row: update_row(row, clips, plan.moved))
+    fresh = sum(item.n_frames for item in outcomes if item.status == "done")
+    return ExtractSummary(
+        store=store_path,
+        fingerprint=header.fingerprint,
+        engine=engine_plan,
+        outcomes=tuple(sorted(outcomes, key=lambda item: item.clip_id)),
+        changed=plan.changed,
+        vanished=plan.vanished,
+        moved=tuple(plan.moved.items()),
+        ignored=discovery.ignored,
+        short=_short_clips(store, discovery),
+        frames=fresh,
+        seconds=time.perf_counter() - started,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    store_path: Path
+    header: StoreHeader
+    backbone: BackboneFiles
+    engine_plan: EnginePlan
+    plan: ExtractionPlan
+    started: float
+
+
+def _open_existing(path: Path, header: StoreHeader) -> Store | None:
+    try:
+        store = open_store(path, allow_unfinished=True)
+    except StoreNotFound:
+        return None
+    require_same_settings(store.header, header, where=str(path))
+    return store
+
+
+def _run(
+    job: _Job,
+    settings: WorkerSettings,
+    n_workers: int,
+    on_progress: Callable[[Progress], None],
+) -> list[ClipOutcome]:
+    outcomes: list[ClipOutcome] = []
+    pending: list[PendingClip] = []
+    n_committed = n_frames = n_bytes = 0
+    entry = _history_entry(job.engine_plan)
+    last_commit = time.perf_counter()
+    todo = job.plan.to_decode
+    events = decode_clips(todo, settings, n_workers=n_workers)
+    if settings.model_path is None:
+        events_embedded = embed_rows(events, KerasEngine(job.backbone), job.header.dtype)
+    else:
+        events_embedded = events
+    try:
+        for finished in _assemble(events_embedded, job.header):
+            pending.append(finished)
+            record = finished.record
+            outcome = ClipOutcome(record.clip_id, record.status, record.reason, record.n_frames)
+            outcomes.append(outcome)
+            n_frames += record.n_frames
+            if finished.embedding is not None:
+                n_bytes += finished.embedding.vectors.nbytes
+            now = time.perf_counter()
+            due = min(max(_COMMIT_SECONDS, (now - job.started) / 100), _MOST_COMMIT_SECONDS)
+            if now - last_commit > due or n_bytes > _MOST_PENDING_BYTES:
+                commit_clips(job.store_path, job.header, pending, entry)
+                n_committed += len(pending)
+                pending, n_bytes, last_commit = [], 0, time.perf_counter()
+            on_progress(Progress(len(todo), len(outcomes), n_frames, outcome))
+    except KeyboardInterrupt as problem:
+        raise Interrupted(
+            f"Interrupted: {n_committed + len(pending)} of {len(todo)} clips are committed to "
+            f"'{job.store_path}'.",
+            hint="run the same command again to go on",
+        ) from problem
+    finally:
+        # Whatever stopped the loop, finished clips are kept.
+        if pending:
+            commit_clips(job.store_path, job.header, pending, entry)
+    return outcomes
+
+
+def _assemble(events: Iterable[ClipRows | ClipEnd], header: StoreHeader) -> Iterator[PendingClip]:
+    rows_of: dict[str, list[ClipRows]] = {}
+    for event in events:
+        if isinstance(event, ClipRows):
+            rows_of.setdefault(event.clip.clip_id, []).append(event)
+            continue
+        rows = rows_of.pop(event.clip.clip_id, [])
+        yield _finish_clip(event, [] if event.failure else rows, header)
+
+
+def _finish_clip(end: ClipEnd, rows: list[ClipRows], header: StoreHeader) -> PendingClip:
+    clip = end.clip
+    embedding = None
+    if not end.failure:
+        embedding = ClipEmbedding(
+            vectors=np.concatenate([item.rows for item in rows]),
+            timestamps_seconds=np.concatenate(
+                [np.asarray(item.timestamps_seconds, np.float64) for item in rows]
+            ),
+            frame_indices=np.concatenate(
+                [np.asarray(item.frame_indices, np.int64) for item in rows]
+            ),
+        )
+    record = ClipRecord(
+        clip_id=clip.clip_id,
+        label=clip.label,
+        group=clip.group,
+        split=clip.split,
+        status="failed" if end.failure else "done",
+        reason=end.failure,
+        n_frames=0 if embedding is None else len(embedding.vectors),
+        source=stat_source(clip.path, end.sha256),
+        facts=end.facts,
+    )
+    return PendingClip(record, embedding)
+
+
+def _short_clips(store: Store, discovery: Discovery) -> tuple[str, ...]:
+    sampling = store.header.sampling
+    if sampling.strategy != "uniform":
+        return ()
+    ids = {clip.clip_id for clip in discovery.clips}
+    return tuple(
+        row.clip_id
+        for row in store.clips
+        if row.status == "done" and row.n_frames < sampling.value and row.clip_id in ids
+    )
+
+
+def _history_entry(engine_plan: EnginePlan) -> dict[str, Any]:
+    return {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "engine": engine_plan.name,
+        "engine_version": engine_version(engine_plan.name),
+        "opencv": importlib.metadata.version("opencv-python"),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }

@@ -1,0 +1,163 @@
+"""The backbone's weights file: where it lies, how to get it, what identifies it.
+
+Knows no Keras, so that a run whose clips are all done already starts at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from features.errors import OptionInvalid, WeightsNotFound
+from features.records import BackboneSpec
+
+IMAGENET = "imagenet"
+IMAGENET_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
+IMAGENET_SIZES_PX = (96, 128, 160, 192, 224)
+DEFAULT_SIZE_PX = 224
+
+_LOG = logging.getLogger("framehead")
+
+_ADDRESS = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
+_DOWNLOAD_SECONDS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneFiles:
+    """A backbone that can be built on this machine.
+
+    Attributes
+    ----------
+    spec : BackboneSpec
+    weights_path : Path
+        Keras HDF5 weights, without the classification layer.
+    """
+
+    spec: BackboneSpec
+    weights_path: Path
+
+
+def find_backbone(
+    weights: str | Path = IMAGENET, *, alpha: float = 1.0, size_px: int = DEFAULT_SIZE_PX
+) -> BackboneFiles:
+    """Find the weights file and describe the backbone that it makes.
+
+    Parameters
+    ----------
+    weights : str or Path, default "imagenet"
+        "imagenet" for the official weights, from Keras' cache folder or downloaded into
+        it; otherwise the path of a Keras HDF5 file made with ``include_top=False``.
+    alpha : float, default 1.0
+        Width multiplier; for "imagenet" one of 0.35, 0.5, 0.75, 1.0, 1.3, 1.4.
+    size_px : int, default 224
+        Side of the input, pixels; for "imagenet" one of 96, 128, 160, 192, 224,
+        otherwise any multiple of 32.
+
+    Returns
+    -------
+    BackboneFiles
+
+    Raises
+    ------
+    OptionInvalid
+        If alpha or size_px is not legal.
+    WeightsNotFound
+        If the file does not exist or cannot be downloaded.
+    """
+    if str(weights) == IMAGENET:
+        _require_published(alpha, size_px)
+        path = imagenet_path(alpha, size_px)
+        if not path.is_file():
+            _download(path)
+    else:
+        if size_px < 32 or size_px % 32 or not alpha > 0:
+            raise OptionInvalid(
+                "MobileNetV2 takes an image size that is a multiple of 32 pixels and a width "
+                f"above 0. Received: image_size={size_px}, alpha={alpha}."
+            )
+        path = Path(weights)
+        if not path.is_file():
+            raise WeightsNotFound(
+                f"--weights must be 'imagenet' or a weights file. '{path}' is not a file.",
+                hint="check the path, or use --weights imagenet",
+            )
+    spec = BackboneSpec(
+        name="MobileNetV2",
+        weights=IMAGENET if str(weights) == IMAGENET else path.name,
+        weights_sha256=file_sha256(path),
+        alpha=float(alpha),
+        size_px=size_px,
+        embedding_dim=embedding_dim(alpha),
+    )
+    return BackboneFiles(spec, path)
+
+
+def embedding_dim(alpha: float) -> int:
+    """Return the width of MobileNetV2's last layer: 1280, more for alpha above 1.
+
+    Examples
+    --------
+    >>> embedding_dim(0.35), embedding_dim(1.4)
+    (1280, 1792)
+    """
+    if alpha <= 1.0:
+        return 1280
+    return max(8, int(1280 * alpha + 4) // 8 * 8)
+
+
+def imagenet_path(alpha: float, size_px: int) -> Path:
+    """Return where Keras keeps the official weights: below KERAS_HOME or ``~/.keras``."""
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    name = f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{float(alpha)}_{size_px}_no_top.h5"
+    return home / "models" / name
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _require_published(alpha: float, size_px: int) -> None:
+    # Keras would warn and load the 224 px weights for any other size; we do not.
+    if float(alpha) not in IMAGENET_ALPHAS:
+        raise OptionInvalid(
+            f"ImageNet weights exist for alpha {', '.join(map(str, IMAGENET_ALPHAS))}. "
+            f"Received: alpha={alpha}."
+        )
+    if size_px not in IMAGENET_SIZES_PX:
+        raise OptionInvalid(
+            f"ImageNet weights exist for image sizes {', '.join(map(str, IMAGENET_SIZES_PX))} "
+            f"pixels. Received: image_size={size_px}."
+        )
+
+
+def _download(path: Path) -> None:
+    # In a process of its own: Keras takes seconds to import and nothing else needs it here.
+    code = (
+        "import socket, sys, keras\n"
+        f"socket.setdefaulttimeout({_DOWNLOAD_SECONDS})\n"
+        "keras.utils.get_file(sys.argv[1], sys.argv[2], cache_subdir='models')\n"
+    )
+    address = _ADDRESS + path.name
+    _LOG.info("Downloading %s to %s (once)", address, path.parent)
+    finished = subprocess.run(
+        [sys.executable, "-c", code, path.name, address],
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    if finished.returncode or not path.is_file():
+        lines = finished.stderr.strip().splitlines() or ["no reason given"]
+        raise WeightsNotFound(
+            f"The ImageNet weights must be in Keras' cache or downloadable. '{path}' does not "
+            f"exist and downloading {address} failed: {lines[-1]}.",
+            hint=f"download {path.name} on another machine and put it into '{path.parent}', or "
+            "set KERAS_HOME to a cache folder whose models/ holds it, or give a weights file "
+            "of your own with --weights PATH",
+        )
