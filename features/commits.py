@@ -5,32 +5,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from features.errors import OutputUnwritable, StoreBusy
-from features.h5file import clip_crc32, read_pieces, write_store_file
-from features.records import ClipEmbedding, ClipRecord, StoreHeader
+from features.h5file import clip_crc32, read_pieces
+from features.h5write import write_store_file
+from features.records import ClipRecord, EmbeddedClip, StoreHeader
 from features.store import Store, open_store, parts_folder
-
-
-@dataclass(frozen=True, slots=True)
-class PendingClip:
-    """A clip that is finished but not yet committed.
-
-    Attributes
-    ----------
-    record : ClipRecord
-        Its `crc32` is filled in by `commit_clips`.
-    embedding : ClipEmbedding or None
-        None for a failed clip.
-    """
-
-    record: ClipRecord
-    embedding: ClipEmbedding | None
 
 
 @contextmanager
@@ -71,7 +56,7 @@ def lock_store(path: Path) -> Iterator[None]:
 
 
 def commit_clips(
-    path: Path, header: StoreHeader, pending: Sequence[PendingClip], entry: dict[str, Any]
+    path: Path, header: StoreHeader, pending: Sequence[EmbeddedClip], entry: dict[str, Any]
 ) -> None:
     """Make finished clips safe against anything that happens to this process.
 
@@ -82,7 +67,7 @@ def commit_clips(
     path : Path
         The store.
     header : StoreHeader
-    pending : sequence of PendingClip
+    pending : sequence of EmbeddedClip
         Vectors must already have the type `header.dtype`.
     entry : dict
         History entry of this extraction.
@@ -143,7 +128,7 @@ def merge_parts(
     return open_store(path)
 
 
-def _with_crc32(clip: PendingClip) -> ClipRecord:
+def _with_crc32(clip: EmbeddedClip) -> ClipRecord:
     if clip.embedding is None:
         return clip.record
     crc = clip_crc32(

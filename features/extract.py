@@ -11,32 +11,24 @@ import datetime
 import importlib.metadata
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from features.batching import embed_rows
-from features.commits import PendingClip, commit_clips, lock_store, merge_parts
+from features.commits import commit_clips, lock_store, merge_parts
 from features.discovery import discover_clips
-from features.engines import (
-    EngineChoice,
-    EnginePlan,
-    KerasEngine,
-    choose_engine,
-    engine_version,
-    litert_model_path,
-)
+from features.embed import DEFAULT_STALL_SECONDS, embed_clips
+from features.engines import EngineChoice, EnginePlan, choose_engine, engine_version
 from features.errors import Interrupted, OptionInvalid, StoreNotFound
-from features.plan import ExtractionPlan, plan_extraction, stat_source, update_row
-from features.pool import ClipEnd, ClipRows, WorkerSettings, decode_clips, default_n_workers
+from features.plan import plan_extraction, update_row
 from features.records import (
-    ClipEmbedding,
     ClipOutcome,
-    ClipRecord,
     Discovery,
+    EmbeddedClip,
     FrameSampling,
     IgnoredFile,
     StoreHeader,
@@ -44,9 +36,7 @@ from features.records import (
 )
 from features.sampling import choose_sampling
 from features.store import Store, open_store, remove_store, require_same_settings
-from features.weights import DEFAULT_SIZE_PX, IMAGENET, BackboneFiles, find_backbone
-
-DEFAULT_STALL_SECONDS = 60.0
+from features.weights import DEFAULT_SIZE_PX, IMAGENET, find_backbone
 
 # A commit costs about 10 ms. At least this far apart, and a hundredth of the elapsed
 # time in long runs, so that a kill loses at most 1 % and parts stay few.
@@ -95,8 +85,9 @@ class ExtractSummary:
         Old and new id.
     ignored : tuple of IgnoredFile
         Files of the folder that are not clips.
-    short : tuple of str
-        Clips that have fewer frames than were asked for; they give all they have.
+    notes : tuple of (str, str)
+        Clips that are done but odd, and why: fewer frames than asked for (they give all
+        they have), or fewer than their header claims.
     frames : int
         Frames embedded by this extraction.
     seconds : float
@@ -111,7 +102,7 @@ class ExtractSummary:
     vanished: tuple[str, ...]
     moved: tuple[tuple[str, str], ...]
     ignored: tuple[IgnoredFile, ...]
-    short: tuple[str, ...]
+    notes: tuple[tuple[str, str], ...]
     frames: int
     seconds: float
 
@@ -203,20 +194,23 @@ def extract_features(
             discovery.clips, existing.clips if existing else (), retry_failed=retry_failed
         )
         engine_plan = choose_engine(engine)
+        entry = _history_entry(engine_plan)
         if existing is None or plan.to_decode:
-            commit_clips(store_path, header, [], _history_entry(engine_plan))
+            commit_clips(store_path, header, [], entry)
         on_progress(Progress(len(plan.to_decode), 0, 0, None))
         outcomes: list[ClipOutcome] = list(plan.already)
         if plan.to_decode:
-            job = _Job(store_path, header, backbone, engine_plan, plan, started)
-            settings = WorkerSettings(
-                sampling=header.sampling,
-                size_px=size_px,
-                model_path=litert_model_path(backbone) if engine_plan.name == "litert" else None,
-                dtype=dtype,
+            embedded = embed_clips(
+                plan.to_decode,
+                header,
+                backbone,
+                engine_plan,
+                n_workers=n_workers,
                 stall_seconds=stall_seconds,
             )
-            outcomes += _run(job, settings, n_workers or default_n_workers(), on_progress)
+            job = _Job(store_path, header, entry, len(plan.to_decode), started)
+            with closing(embedded):
+                outcomes += _run(job, embedded, on_progress)
         clips = {clip.clip_id: clip for clip in discovery.clips}
         store = merge_parts(store_path, update=lambda row: update_row(row, clips, plan.moved))
     fresh = sum(item.n_frames for item in outcomes if item.status == "done")
@@ -229,7 +223,7 @@ def extract_features(
         vanished=plan.vanished,
         moved=tuple(plan.moved.items()),
         ignored=discovery.ignored,
-        short=_short_clips(store, discovery),
+        notes=_clips_with_notes(store, discovery),
         frames=fresh,
         seconds=time.perf_counter() - started,
     )
@@ -239,9 +233,8 @@ def extract_features(
 class _Job:
     store_path: Path
     header: StoreHeader
-    backbone: BackboneFiles
-    engine_plan: EnginePlan
-    plan: ExtractionPlan
+    entry: dict[str, Any]
+    n_clips: int
     started: float
 
 
@@ -255,24 +248,15 @@ def _open_existing(path: Path, header: StoreHeader) -> Store | None:
 
 
 def _run(
-    job: _Job,
-    settings: WorkerSettings,
-    n_workers: int,
-    on_progress: Callable[[Progress], None],
+    job: _Job, clips: Iterator[EmbeddedClip], on_progress: Callable[[Progress], None]
 ) -> list[ClipOutcome]:
+    """Commit clips as they come; returns one outcome per clip."""
     outcomes: list[ClipOutcome] = []
-    pending: list[PendingClip] = []
-    n_committed = n_frames = n_bytes = 0
-    entry = _history_entry(job.engine_plan)
+    pending: list[EmbeddedClip] = []
+    n_frames = n_bytes = 0
     last_commit = time.perf_counter()
-    todo = job.plan.to_decode
-    events = decode_clips(todo, settings, n_workers=n_workers)
-    if settings.model_path is None:
-        events_embedded = embed_rows(events, KerasEngine(job.backbone), job.header.dtype)
-    else:
-        events_embedded = events
     try:
-        for finished in _assemble(events_embedded, job.header):
+        for finished in clips:
             pending.append(finished)
             record = finished.record
             outcome = ClipOutcome(record.clip_id, record.status, record.reason, record.n_frames)
@@ -283,69 +267,28 @@ def _run(
             now = time.perf_counter()
             due = min(max(_COMMIT_SECONDS, (now - job.started) / 100), _MOST_COMMIT_SECONDS)
             if now - last_commit > due or n_bytes > _MOST_PENDING_BYTES:
-                commit_clips(job.store_path, job.header, pending, entry)
-                n_committed += len(pending)
+                commit_clips(job.store_path, job.header, pending, job.entry)
                 pending, n_bytes, last_commit = [], 0, time.perf_counter()
-            on_progress(Progress(len(todo), len(outcomes), n_frames, outcome))
+            on_progress(Progress(job.n_clips, len(outcomes), n_frames, outcome))
     except KeyboardInterrupt as problem:
         raise Interrupted(
-            f"Interrupted: {n_committed + len(pending)} of {len(todo)} clips are committed to "
+            f"Interrupted: {len(outcomes)} of {job.n_clips} clips are committed to "
             f"'{job.store_path}'.",
             hint="run the same command again to go on",
         ) from problem
     finally:
         # Whatever stopped the loop, finished clips are kept.
         if pending:
-            commit_clips(job.store_path, job.header, pending, entry)
+            commit_clips(job.store_path, job.header, pending, job.entry)
     return outcomes
 
 
-def _assemble(events: Iterable[ClipRows | ClipEnd], header: StoreHeader) -> Iterator[PendingClip]:
-    rows_of: dict[str, list[ClipRows]] = {}
-    for event in events:
-        if isinstance(event, ClipRows):
-            rows_of.setdefault(event.clip.clip_id, []).append(event)
-            continue
-        rows = rows_of.pop(event.clip.clip_id, [])
-        yield _finish_clip(event, [] if event.failure else rows, header)
-
-
-def _finish_clip(end: ClipEnd, rows: list[ClipRows], header: StoreHeader) -> PendingClip:
-    clip = end.clip
-    embedding = None
-    if not end.failure:
-        embedding = ClipEmbedding(
-            vectors=np.concatenate([item.rows for item in rows]),
-            timestamps_seconds=np.concatenate(
-                [np.asarray(item.timestamps_seconds, np.float64) for item in rows]
-            ),
-            frame_indices=np.concatenate(
-                [np.asarray(item.frame_indices, np.int64) for item in rows]
-            ),
-        )
-    record = ClipRecord(
-        clip_id=clip.clip_id,
-        label=clip.label,
-        group=clip.group,
-        split=clip.split,
-        status="failed" if end.failure else "done",
-        reason=end.failure,
-        n_frames=0 if embedding is None else len(embedding.vectors),
-        source=stat_source(clip.path, end.sha256),
-        facts=end.facts,
-    )
-    return PendingClip(record, embedding)
-
-
-def _short_clips(store: Store, discovery: Discovery) -> tuple[str, ...]:
-    sampling = store.header.sampling
-    if sampling.strategy != "uniform":
-        return ()
+def _clips_with_notes(store: Store, discovery: Discovery) -> tuple[tuple[str, str], ...]:
     ids = {clip.clip_id for clip in discovery.clips}
     return tuple(
-        row.clip_id
+        (row.clip_id, row.reason)
         for row in store.clips
-        if row.status == "done" and row.n_frames < sampling.value and row.clip_id in ids
+        if row.status == "done" and row.reason and row.clip_id in ids
     )
 
 
@@ -354,8 +297,16 @@ def _history_entry(engine_plan: EnginePlan) -> dict[str, Any]:
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "engine": engine_plan.name,
         "engine_version": engine_version(engine_plan.name),
-        "opencv": importlib.metadata.version("opencv-python"),
+        "opencv": _opencv_version(),
         "numpy": np.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
+
+
+def _opencv_version() -> str:
+    """Name the OpenCV package without importing it."""
+    for package in ("opencv-python", "opencv-python-headless", "opencv-contrib-python"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            return f"{package} {importlib.metadata.version(package)}"
+    return "unknown"

@@ -1,14 +1,11 @@
-"""One HDF5 file of embeddings: written once and whole, then only read.
+"""Reading one HDF5 file of embeddings, which `features.h5write` wrote once and whole.
 
-The only place that knows h5py. A file is written under a temporary name, synced
-to disk and renamed, so that a file which exists is a file which is complete.
 The layout is described for other programs in ``docs/store-format.md``.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,13 +19,11 @@ import numpy as np
 from features.cliptable import (
     NUMBER_COLUMNS,
     TEXT_COLUMNS,
-    columns_from_records,
     records_from_columns,
     table_digest,
-    to_bytes,
     to_text,
 )
-from features.errors import OutputUnwritable, StoreDamaged
+from features.errors import StoreDamaged
 from features.records import (
     ClipEmbedding,
     ClipRecord,
@@ -95,54 +90,6 @@ def clip_crc32(
     crc = zlib.crc32(np.ascontiguousarray(vectors).data)
     crc = zlib.crc32(np.ascontiguousarray(timestamps_seconds, dtype=np.float64).data, crc)
     return zlib.crc32(np.ascontiguousarray(frame_indices, dtype=np.int64).data, crc)
-
-
-def write_store_file(
-    path: Path,
-    header: StoreHeader,
-    clips: Sequence[ClipRecord],
-    pieces: Iterable[ClipEmbedding],
-    history: Sequence[dict[str, Any]],
-) -> None:
-    """Write a file of embeddings, complete or not at all.
-
-    Parameters
-    ----------
-    path : Path
-        Where the file shall stand; one that stands there is replaced.
-    header : StoreHeader
-    clips : sequence of ClipRecord
-        Rows of the table; `n_frames` of each says how many embeddings it owns.
-    pieces : iterable of ClipEmbedding
-        The embeddings of all clips in the order of `clips`, cut anywhere.
-    history : sequence of dict
-        JSON-ready entries that say what wrote the clips.
-
-    Raises
-    ------
-    OutputUnwritable
-        If the folder is not writable or the disk is full. Nothing at `path` changes.
-    """
-    total_frames = sum(clip.n_frames for clip in clips)
-    # Temporary files do not end in .h5, so a reader of a folder never meets one.
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with h5py.File(partial, "w") as file:
-            _write_frames(file, header, total_frames, pieces)
-            _write_table(file, header, clips, history)
-        _sync(partial)
-        partial.replace(path)
-        _sync(path.parent)
-    except (OSError, RuntimeError) as problem:  # h5py raises both for a full disk
-        partial.unlink(missing_ok=True)
-        raise OutputUnwritable(
-            f"The store must be writable. Writing '{path}' failed: {_first_line(problem)}.",
-            hint="free disk space or give another --out, then run the same command again: "
-            "it goes on from the last commit",
-        ) from problem
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def read_store_file(path: Path) -> StoreFile:
@@ -299,7 +246,7 @@ def _open_for_reading(path: Path) -> Iterator[h5py.File]:
         raise StoreDamaged(
             f"A store must be a whole HDF5 file. Opening '{path}' "
             f"({path.stat().st_size if path.exists() else 0} bytes) failed: "
-            f"{_first_line(problem)}.",
+            f"{first_line(problem)}.",
             hint="it is truncated or not HDF5: restore it from a copy, or delete it and run "
             "extract-features again",
         ) from problem
@@ -309,60 +256,12 @@ def _open_for_reading(path: Path) -> Iterator[h5py.File]:
         if isinstance(problem, StoreDamaged):
             raise
         raise StoreDamaged(
-            f"Reading '{path}' failed: {_first_line(problem)}.",
+            f"Reading '{path}' failed: {first_line(problem)}.",
             hint="the file is damaged: restore it from a copy, or delete it and run "
             "extract-features again",
         ) from problem
     finally:
         file.close()
-
-
-def _write_frames(
-    file: h5py.File, header: StoreHeader, total_frames: int, pieces: Iterable[ClipEmbedding]
-) -> None:
-    # Contiguous layout: reading it back is one sequential read, as with numpy.load.
-    dim = header.backbone.embedding_dim
-    embeddings = file.create_dataset("embeddings", (total_frames, dim), dtype=header.dtype)
-    timestamps = file.create_dataset("timestamps_seconds", (total_frames,), dtype=np.float64)
-    indices = file.create_dataset("frame_indices", (total_frames,), dtype=np.int64)
-    start = 0
-    for piece in pieces:
-        stop = start + len(piece.vectors)
-        if stop == start:
-            continue
-        embeddings[start:stop] = piece.vectors
-        timestamps[start:stop] = piece.timestamps_seconds
-        indices[start:stop] = piece.frame_indices
-        start = stop
-    if start != total_frames:
-        raise ValueError(
-            f"The pieces must hold the {total_frames} frames that the clip table names. "
-            f"Received: {start}."
-        )
-
-
-def _write_table(
-    file: h5py.File,
-    header: StoreHeader,
-    clips: Sequence[ClipRecord],
-    history: Sequence[dict[str, Any]],
-) -> None:
-    columns = columns_from_records(clips)
-    table = file.create_group("clips")
-    for name in TEXT_COLUMNS:
-        # Bytes, not str: a file name need not be UTF-8 and must come back as it was.
-        values = np.array([to_bytes(text) for text in columns[name]], dtype=object)
-        table.create_dataset(name, data=values, dtype=h5py.string_dtype("utf-8"))
-    for name, dtype in NUMBER_COLUMNS.items():
-        table.create_dataset(name, data=np.asarray(columns[name], dtype=dtype))
-    header_text = header.to_json()
-    history_text = json.dumps(list(history), sort_keys=True)
-    file.attrs["format"] = FORMAT_NAME
-    file.attrs["format_version"] = FORMAT_VERSION
-    file.attrs["header"] = header_text
-    file.attrs["fingerprint"] = header.fingerprint
-    file.attrs["history"] = history_text
-    file.attrs["table_sha256"] = table_digest(header_text, history_text, columns)
 
 
 def _read_columns(file: h5py.File) -> dict[str, list[Any]]:
@@ -374,16 +273,7 @@ def _read_columns(file: h5py.File) -> dict[str, list[Any]]:
     return columns
 
 
-def _sync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():  # Windows cannot open a folder for syncing
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _first_line(problem: BaseException) -> str:
+def first_line(problem: BaseException) -> str:
+    """Return the first line of an error's text, or its kind if it has none."""
     text = str(problem).strip().splitlines()
     return text[0].rstrip(".") if text else type(problem).__name__

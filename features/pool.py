@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -85,7 +85,7 @@ class ClipEnd:
 
 def decode_clips(
     clips: Sequence[Clip], settings: WorkerSettings, *, n_workers: int
-) -> Iterator[ClipRows | ClipEnd]:
+) -> Generator[ClipRows | ClipEnd, None, None]:
     """Decode clips in parallel.
 
     Parameters
@@ -198,7 +198,7 @@ class _Worker:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._has_stalled = False
-        self._chatter = tempfile.TemporaryFile()
+        self._chatter = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         here = str(Path(__file__).resolve().parent.parent)
         # Not multiprocessing: that would import the caller's main module once more, which
         # breaks scripts without a main guard, and notebooks.

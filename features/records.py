@@ -81,7 +81,7 @@ class BackboneSpec:
     name : str
         Architecture, "MobileNetV2".
     weights : str
-        What the user asked for: "imagenet" or the name of a weights file.
+        "imagenet", or the absolute path that the weights file had.
     weights_sha256 : str
         SHA-256 of the weights file, hexadecimal.
     alpha : float
@@ -144,7 +144,7 @@ class StoreHeader:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over what decides values; the weights' file name does not."""
+        """SHA-256 over what decides values; where the weights lay does not."""
         fields = asdict(self)
         del fields["backbone"]["weights"]
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
@@ -253,6 +253,22 @@ class ClipEmbedding:
     def __repr__(self) -> str:
         """Show shapes instead of numbers."""
         return f"ClipEmbedding(vectors={self.vectors.dtype}{self.vectors.shape})"
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedClip:
+    """A clip that stage 1 is through with.
+
+    Attributes
+    ----------
+    record : ClipRecord
+        Its `crc32` is filled in when it is committed.
+    embedding : ClipEmbedding or None
+        None for a failed clip.
+    """
+
+    record: ClipRecord
+    embedding: ClipEmbedding | None
 
 
 @dataclass(frozen=True, slots=True)

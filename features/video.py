@@ -1,6 +1,6 @@
 """Decoding: the chosen frames of one video file, as square RGB pictures.
 
-The only place of stage 1 that knows OpenCV. Decoding always runs forward from the
+With `features.frames` the only place of stage 1 that knows OpenCV. Decoding always runs forward from the
 first frame: seeking is inexact in OpenCV and slower. The frame count in a header is
 used as a guess that decoding then proves or refutes; it is never trusted.
 """
@@ -10,77 +10,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from features.errors import OpenCVBroken, VideoUnreadable
-from features.records import FloatArray, FrameArray, FrameSampling, IntArray, VideoFacts
+from features.errors import VideoUnreadable
+from features.frames import FrameBatch, FrameBuffer, import_cv2
+from features.records import FrameArray, FrameSampling, IntArray, VideoFacts
 from features.sampling import make_frame_filter, sample_indices
 
 _NO_PICTURE_HINT = (
     "play the file in another program; if it plays, re-encode it: "
     "ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4"
 )
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class FrameBatch:
-    """Some consecutive chosen frames of a clip.
-
-    Attributes
-    ----------
-    frames : ndarray of uint8, shape (n, size_px, size_px, 3)
-        RGB.
-    timestamps_seconds : ndarray of float64, shape (n,)
-    frame_indices : ndarray of int64, shape (n,)
-        Positions among the decoded frames.
-    """
-
-    frames: FrameArray
-    timestamps_seconds: FloatArray
-    frame_indices: IntArray
-
-    def __repr__(self) -> str:
-        """Show the shape instead of pixels."""
-        return f"FrameBatch(frames={self.frames.shape})"
-
-
-@cache
-def import_cv2() -> ModuleType:
-    """Import OpenCV, quiet and single-threaded.
-
-    Returns
-    -------
-    module
-        ``cv2``.
-
-    Raises
-    ------
-    OpenCVBroken
-        If it cannot be imported, with the two ways to mend it.
-    """
-    # FFmpeg writes its complaints straight to the terminal; our reasons replace them.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    # A playlist disguised as a video must not make FFmpeg open other places.
-    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "protocol_whitelist;file,crypto,data")
-    try:
-        import cv2
-    except ImportError as problem:
-        raise OpenCVBroken(
-            f"OpenCV must be importable. 'import cv2' failed: {problem}.",
-            hint="either install the system libraries (Debian, Ubuntu: apt-get install libgl1 "
-            "libglib2.0-0), or use the build without windows: pip uninstall -y opencv-python && "
-            "pip install opencv-python-headless",
-        ) from problem
-    cv2.setNumThreads(1)  # clips are decoded side by side, so one clip keeps to one core
-    module: ModuleType = cv2
-    return module
 
 
 def read_frames(
@@ -134,85 +77,6 @@ def read_frames(
     if not frames.is_empty:
         yield frames.take()
     yield facts
-
-
-def resize_frame(picture: FrameArray, size_px: int) -> FrameArray:
-    """Make a square of a picture: halve while it is twice too large, then bilinear.
-
-    The whole picture is kept; its aspect ratio is not. Averaging 2 x 2 pixels is exact
-    and fast, and leaves less than a factor of two to bilinear interpolation, which then
-    hardly aliases. On 320 x 240 it costs a sixth of ``INTER_AREA``.
-
-    Parameters
-    ----------
-    picture : ndarray of uint8, shape (height, width, 3)
-        Channels in any order.
-    size_px : int
-
-    Returns
-    -------
-    ndarray of uint8, shape (size_px, size_px, 3)
-    """
-    cv2 = import_cv2()
-    height, width = picture.shape[:2]
-    while width >= 2 * size_px and height >= 2 * size_px:
-        width, height = width // 2, height // 2
-        # An odd last row or column is left out, so that the fast 2 x 2 average applies.
-        picture = cv2.resize(
-            picture[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA
-        )
-    resized: FrameArray = cv2.resize(picture, (size_px, size_px), interpolation=cv2.INTER_LINEAR)
-    return resized
-
-
-class FrameBuffer:
-    """Collects resized RGB frames until they are taken as one batch.
-
-    Parameters
-    ----------
-    size_px : int
-    capacity : int
-        Frames it holds at most.
-    """
-
-    def __init__(self, size_px: int, capacity: int) -> None:
-        self._size_px = size_px
-        self._capacity = capacity
-        self._reset()
-
-    def _reset(self) -> None:
-        shape = (self._capacity, self._size_px, self._size_px, 3)
-        self._frames: FrameArray = np.empty(shape, np.uint8)
-        self._seconds: list[float] = []
-        self._indices: list[int] = []
-
-    @property
-    def is_full(self) -> bool:
-        """Whether `take` must be called before the next `add`."""
-        return len(self._indices) == self._capacity
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to take."""
-        return not self._indices
-
-    def add(self, picture_bgr: FrameArray, seconds: float, frame_index: int) -> None:
-        """Resize a decoded picture and turn it from OpenCV's BGR into RGB."""
-        cv2 = import_cv2()
-        target = self._frames[len(self._indices)]
-        cv2.cvtColor(resize_frame(picture_bgr, self._size_px), cv2.COLOR_BGR2RGB, dst=target)
-        self._seconds.append(seconds)
-        self._indices.append(frame_index)
-
-    def take(self) -> FrameBatch:
-        """Return what was added and start anew."""
-        batch = FrameBatch(
-            self._frames[: len(self._indices)],
-            np.array(self._seconds, np.float64),
-            np.array(self._indices, np.int64),
-        )
-        self._reset()
-        return batch
 
 
 def _read_uniform(
@@ -310,8 +174,7 @@ def _why_not_opened(path: Path) -> str:
 
 
 def _grab_all(capture: Any, on_progress: Callable[[], None]) -> Iterator[float]:
-    import cv2
-
+    cv2 = import_cv2()
     position = cv2.CAP_PROP_POS_MSEC
     while capture.grab():
         on_progress()
@@ -329,8 +192,7 @@ def _retrieve(capture: Any, path: Path) -> FrameArray:
 
 
 def _header_facts(capture: Any) -> VideoFacts:
-    import cv2
-
+    cv2 = import_cv2()
     count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
     rate = capture.get(cv2.CAP_PROP_FPS)
     # Broken headers claim anything, NaN and -1e17 included.

@@ -88,7 +88,7 @@ def find_backbone(
             )
     spec = BackboneSpec(
         name="MobileNetV2",
-        weights=IMAGENET if str(weights) == IMAGENET else path.name,
+        weights=IMAGENET if str(weights) == IMAGENET else str(path.absolute()),
         weights_sha256=file_sha256(path),
         alpha=float(alpha),
         size_px=size_px,

@@ -19,9 +19,10 @@ import numpy as np
 
 from features.engines import Engine, LiteRTEngine
 from features.errors import FrameHeadError
+from features.frames import FrameBatch, import_cv2
 from features.protocol import receive_message, send_message
 from features.records import FrameSampling, VideoFacts
-from features.video import FrameBatch, import_cv2, read_frames
+from features.video import read_frames
 
 _ALIVE_SECONDS = 1.0
 _FRAMES_PER_MESSAGE = 32

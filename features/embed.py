@@ -1,0 +1,129 @@
+"""Clips in, embeddings out: the part of stage 1 that extraction and prediction share."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from features.batching import embed_rows
+from features.engines import EnginePlan, KerasEngine, litert_model_path
+from features.plan import stat_source
+from features.pool import ClipEnd, ClipRows, WorkerSettings, decode_clips, default_n_workers
+from features.records import (
+    Clip,
+    ClipEmbedding,
+    ClipRecord,
+    EmbeddedClip,
+    FrameSampling,
+    StoreHeader,
+    VideoFacts,
+)
+from features.weights import BackboneFiles
+
+DEFAULT_STALL_SECONDS = 60.0
+
+
+def embed_clips(
+    clips: Sequence[Clip],
+    header: StoreHeader,
+    backbone: BackboneFiles,
+    engine: EnginePlan,
+    *,
+    n_workers: int | None = None,
+    stall_seconds: float = DEFAULT_STALL_SECONDS,
+) -> Generator[EmbeddedClip, None, None]:
+    """Decode and embed clips, in parallel and in bounded memory.
+
+    Parameters
+    ----------
+    clips : sequence of Clip
+    header : StoreHeader
+        Sampling, size and stored type.
+    backbone : BackboneFiles
+        The backbone that `header` describes.
+    engine : EnginePlan
+        From `features.engines.choose_engine`.
+    n_workers : int, optional
+        Decode processes, at least 1; by default one per core.
+    stall_seconds : float, default 60
+        A clip whose decoding makes no progress for this long fails.
+
+    Yields
+    ------
+    EmbeddedClip
+        One per clip, in the order in which they finish. A clip that cannot be read is
+        yielded as failed, with the reason.
+
+    Raises
+    ------
+    FrameHeadError
+        If nothing can be embedded at all: OpenCVBroken, EngineUnavailable,
+        WeightsUnreadable, OutputUnwritable.
+    """
+    settings = WorkerSettings(
+        sampling=header.sampling,
+        size_px=header.backbone.size_px,
+        model_path=litert_model_path(backbone) if engine.name == "litert" else None,
+        dtype=header.dtype,
+        stall_seconds=stall_seconds,
+    )
+    keras_engine = KerasEngine(backbone) if engine.name == "keras" else None
+    events = decode_clips(clips, settings, n_workers=n_workers or default_n_workers())
+    try:
+        embedded = (
+            events if keras_engine is None else embed_rows(events, keras_engine, header.dtype)
+        )
+        yield from _assemble(embedded, header.sampling)
+    finally:
+        events.close()
+
+
+def _assemble(
+    events: Iterable[ClipRows | ClipEnd], sampling: FrameSampling
+) -> Iterator[EmbeddedClip]:
+    rows_of: dict[str, list[ClipRows]] = {}
+    for event in events:
+        if isinstance(event, ClipRows):
+            rows_of.setdefault(event.clip.clip_id, []).append(event)
+            continue
+        rows = rows_of.pop(event.clip.clip_id, [])
+        yield _finish_clip(event, [] if event.failure else rows, sampling)
+
+
+def _finish_clip(end: ClipEnd, rows: list[ClipRows], sampling: FrameSampling) -> EmbeddedClip:
+    clip = end.clip
+    embedding = None
+    if not end.failure:
+        embedding = ClipEmbedding(
+            vectors=np.concatenate([item.rows for item in rows]),
+            timestamps_seconds=np.concatenate(
+                [np.asarray(item.timestamps_seconds, np.float64) for item in rows]
+            ),
+            frame_indices=np.concatenate(
+                [np.asarray(item.frame_indices, np.int64) for item in rows]
+            ),
+        )
+    record = ClipRecord(
+        clip_id=clip.clip_id,
+        label=clip.label,
+        group=clip.group,
+        split=clip.split,
+        status="failed" if end.failure else "done",
+        reason=end.failure or _note(end.facts, sampling),
+        n_frames=0 if embedding is None else len(embedding.vectors),
+        source=stat_source(clip.path, end.sha256),
+        facts=end.facts,
+    )
+    return EmbeddedClip(record, embedding)
+
+
+def _note(facts: VideoFacts, sampling: FrameSampling) -> str:
+    """Say what is odd about a clip that is done; the empty text if nothing is."""
+    notes = []
+    if sampling.strategy == "uniform" and facts.n_frames_decoded < sampling.value:
+        notes.append(f"fewer frames than the {sampling.value:g} asked for")
+    # One frame less than the header claims is common and harmless.
+    if facts.n_frames_decoded < facts.n_frames_header - 1:
+        notes.append(f"the header claims {facts.n_frames_header} frames: damaged or cut off")
+    return f"{facts.n_frames_decoded} frames decode, {'; '.join(notes)}" if notes else ""
