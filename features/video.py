@@ -1,8 +1,8 @@
 """Decoding: the chosen frames of one video file, as square RGB pictures.
 
-With `features.frames` the only place of stage 1 that knows OpenCV. Decoding always runs forward from the
-first frame: seeking is inexact in OpenCV and slower. The frame count in a header is
-used as a guess that decoding then proves or refutes; it is never trusted.
+With `features.frames` the only place of stage 1 that knows OpenCV. Decoding always runs
+forward from the first frame: seeking is inexact in OpenCV and slower. The frame count in
+a header is used as a guess that decoding then proves or refutes; it is never trusted.
 """
 
 from __future__ import annotations

@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.commits import commit_clips, lock_store, merge_parts
+from features.errors import (
+    OutputUnwritable,
+    StoreBusy,
+    StoreDamaged,
+    StoreMismatch,
+    StoreNotFound,
+    StoreUnfinished,
+)
+from features.h5file import read_store_file
+from features.inspect import inspect_store
+from features.records import (
+    BackboneSpec,
+    ClipEmbedding,
+    ClipRecord,
+    EmbeddedClip,
+    FrameSampling,
+    SourceFile,
+    StoreHeader,
+    VideoFacts,
+)
+from features.store import (
+    done_clips,
+    find_damage,
+    open_store,
+    parts_folder,
+    read_clip,
+    read_embeddings,
+    remove_store,
+)
+
+DIM = 8
+HEADER = StoreHeader(
+    BackboneSpec("MobileNetV2", "imagenet", "ab" * 32, 0.35, 96, DIM), FrameSampling("uniform", 20)
+)
+ENTRY = {"started": "2026-01-01", "engine": "litert", "engine_version": "0"}
+
+
+def make_clip(clip_id: str, n_frames: int, *, seed: int = 0, label: str = "jump") -> EmbeddedClip:
+    generator = np.random.default_rng([seed, n_frames])
+    embedding = ClipEmbedding(
+        generator.random((n_frames, DIM)).astype(np.float16),
+        np.arange(n_frames) / 25,
+        np.arange(n_frames, dtype=np.int64) * 2,
+    )
+    record = ClipRecord(
+        clip_id, label, "g1", "", "done", "", n_frames, SourceFile(9, 8, "c0"), VideoFacts(5, 5)
+    )
+    return EmbeddedClip(record, embedding)
+
+
+def make_failure(clip_id: str) -> EmbeddedClip:
+    record = ClipRecord(
+        clip_id, "jump", "", "", "failed", "no frame", 0, SourceFile(1, 2, ""), VideoFacts()
+    )
+    return EmbeddedClip(record, None)
+
+
+def write_store(path: Path, *commits: list[EmbeddedClip]) -> Path:
+    for clips in commits:
+        commit_clips(path, HEADER, clips, ENTRY)
+    merge_parts(path)
+    return path
+
+
+ids = st.text(
+    st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1, max_size=12
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    clips=st.dictionaries(ids, st.integers(0, 30), max_size=12),
+    n_commits=st.integers(1, 4),
+)
+def test_what_goes_in_comes_out(clips: dict[str, int], n_commits: int) -> None:
+    made = [make_clip(clip_id, n, seed=len(clip_id)) for clip_id, n in clips.items()]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "s.h5"
+        write_store(path, *(made[start::n_commits] for start in range(n_commits)))
+        store = open_store(path)
+        assert [clip.clip_id for clip in store.clips] == sorted(clips)
+        assert store.header == HEADER
+        whole = read_embeddings(store)
+        wanted = {clip.record.clip_id: clip.embedding for clip in made}
+        for index, clip in enumerate(done_clips(store)):
+            embedding = wanted[clip.clip_id]
+            assert embedding is not None
+            rows = whole.vectors[whole.starts[index] : whole.starts[index + 1]]
+            np.testing.assert_array_equal(rows, embedding.vectors)
+            one = read_clip(store, clip.clip_id)
+            np.testing.assert_array_equal(one.vectors, embedding.vectors)
+            np.testing.assert_array_equal(one.timestamps_seconds, embedding.timestamps_seconds)
+            np.testing.assert_array_equal(one.frame_indices, embedding.frame_indices)
+        assert find_damage(store) == ()
+
+
+def test_content_does_not_depend_on_the_commits(tmp_path: Path) -> None:
+    clips = [make_clip(f"{index:02d}.avi", 3 + index, seed=index) for index in range(9)]
+    one = write_store(tmp_path / "one.h5", clips)
+    many = write_store(tmp_path / "many.h5", clips[5:], [make_failure("zz")], clips[:5])
+    again = write_store(tmp_path / "one.h5", [make_failure("zz")])
+    assert open_store(many).clips == open_store(again).clips
+    assert one.read_bytes()[:8] == many.read_bytes()[:8]
+    np.testing.assert_array_equal(
+        read_embeddings(open_store(one)).vectors, read_embeddings(open_store(many)).vectors
+    )
+
+
+def test_embeddings_of_chosen_clips_in_the_order_asked(tmp_path: Path) -> None:
+    clips = [make_clip(name, 4, seed=ord(name)) for name in "abc"]
+    store = open_store(write_store(tmp_path / "s.h5", clips))
+    chosen = read_embeddings(store, [store.clips[2], store.clips[0]], dtype="float32")
+    assert chosen.vectors.dtype == np.float32
+    assert clips[2].embedding is not None
+    np.testing.assert_array_equal(chosen.vectors[:4], clips[2].embedding.vectors)
+    assert chosen.starts.tolist() == [0, 4, 8]
+
+
+def test_a_newer_commit_replaces_a_clip(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "s.h5", [make_clip("a", 3), make_clip("b", 2)])
+    write_store(path, [make_clip("a", 5, seed=1)])
+    assert [(clip.clip_id, clip.n_frames) for clip in open_store(path).clips] == [
+        ("a", 5),
+        ("b", 2),
+    ]
+
+
+def test_five_lines_of_plain_h5py_read_it(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "s.h5", [make_clip("a", 3), make_clip("b", 2, label="walk")])
+    with h5py.File(path) as file:
+        labels = file["clips/label"].asstr()[:]
+        first, length = file["clips/offset"][1], file["clips/n_frames"][1]
+        vectors = file["embeddings"][first : first + length]
+    assert labels.tolist() == ["jump", "walk"]
+    assert vectors.shape == (2, DIM)
+
+
+def test_an_unfinished_store_opens_only_when_asked(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    commit_clips(path, HEADER, [], ENTRY)
+    commit_clips(path, HEADER, [make_clip("a", 3)], ENTRY)
+    assert not path.exists(), "a file that exists is a file that is finished"
+    with pytest.raises(StoreUnfinished, match="has 2 commits of an extraction .* Hint: run the"):
+        open_store(path)
+    store = open_store(path, allow_unfinished=True)
+    assert [clip.clip_id for clip in store.clips] == ["a"]
+    assert inspect_store(path).n_parts == 2
+
+
+def test_missing_store_and_other_files(tmp_path: Path) -> None:
+    with pytest.raises(StoreNotFound, match=r"s.h5' does not exist. Hint: make it: framehead"):
+        open_store(tmp_path / "s.h5")
+    with pytest.raises(StoreNotFound, match="is a folder"):
+        open_store(tmp_path)
+    text = tmp_path / "text.h5"
+    text.write_text("hello")
+    with pytest.raises(StoreDamaged, match=r"text.h5' \(5 bytes\) failed"):
+        open_store(text)
+    other = tmp_path / "other.h5"
+    with h5py.File(other, "w") as file:
+        file["x"] = 1
+    with pytest.raises(StoreDamaged, match="HDF5 but of another kind"):
+        open_store(other)
+
+
+def test_other_settings_are_named(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "s.h5", [make_clip("a", 3)])
+    other = StoreHeader(HEADER.backbone, FrameSampling("fps", 5.0))
+    commit_clips(path, other, [make_clip("b", 3)], ENTRY)
+    expected = r"fingerprint \w{12}, .* \(sampling: store --frames 20, asked --fps 5\)"
+    with pytest.raises(StoreMismatch, match=expected):
+        open_store(path, allow_unfinished=True)
+
+
+def test_where_weights_lay_does_not_change_the_fingerprint() -> None:
+    fields = json.loads(HEADER.to_json())
+    fields["backbone"]["weights"] = "/elsewhere/w.h5"
+    moved = StoreHeader.from_json(json.dumps(fields))
+    assert moved.fingerprint == HEADER.fingerprint
+    fields["backbone"]["weights_sha256"] = "cd" * 32
+    assert StoreHeader.from_json(json.dumps(fields)).fingerprint != HEADER.fingerprint
+
+
+def test_newer_format_is_refused(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "s.h5", [make_clip("a", 3)])
+    with h5py.File(path, "r+") as file:
+        file.attrs["format_version"] = 99
+    with pytest.raises(StoreDamaged, match="reads store format 1. .* has format 99"):
+        open_store(path)
+
+
+def test_a_changed_table_is_seen(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "s.h5", [make_clip("a", 3)])
+    with h5py.File(path, "r+") as file:
+        file["clips/label"][0] = "walk"
+    with pytest.raises(StoreDamaged, match="must match its checksum"):
+        open_store(path)
+
+
+def test_every_byte_flip_in_the_frames_is_seen(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "s.h5", [make_clip("a", 3), make_clip("b", 4)])
+    with h5py.File(path) as file:
+        places = [file[name].id.get_offset() for name in ("embeddings", "timestamps_seconds")]
+        sizes = [file[name].nbytes for name in ("embeddings", "timestamps_seconds")]
+    whole = path.read_bytes()
+    generator = np.random.default_rng(0)
+    for _ in range(60):
+        which = int(generator.integers(2))
+        spot = places[which] + int(generator.integers(sizes[which]))
+        broken = bytearray(whole)
+        broken[spot] ^= 1 << int(generator.integers(8))
+        path.write_bytes(broken)
+        assert len(find_damage(open_store(path))) == 1
+    summary = inspect_store(path, verify=True)
+    assert summary.damaged is not None
+    assert len(summary.damaged) == 1
+
+
+def test_every_truncation_is_an_error_and_never_a_wrong_value(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "s.h5", [make_clip(f"{n}", 20, seed=n) for n in range(20)])
+    whole = path.read_bytes()
+    for size in np.linspace(0, len(whole) - 1, 40).astype(int).tolist():
+        path.write_bytes(whole[:size])
+        with pytest.raises(StoreDamaged, match="truncated|damaged|checksum"):
+            open_store(path)
+
+
+def test_only_one_writer(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    code = (
+        "import sys; from pathlib import Path; from features.commits import lock_store\n"
+        "with lock_store(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert other.stdin is not None
+    assert other.stdout is not None
+    with other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(StoreBusy, match="in use by another"), lock_store(path):
+            pass
+        other.kill()
+    with lock_store(path):  # a killed writer leaves no lock behind
+        pass
+
+
+def test_a_folder_in_place_of_the_store(tmp_path: Path) -> None:
+    with pytest.raises(OutputUnwritable, match="is a folder"), lock_store(tmp_path):
+        pass
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+    """The size limit of a process stands for a full disk: the write fails half way."""
+    path = write_store(tmp_path / "s.h5", [make_clip("a", 3)])
+    code = (
+        "import resource, signal, sys\n"
+        "sys.path[:0] = ['tests', '.']\n"
+        "from pathlib import Path\n"
+        "from test_store import *\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+        "path = Path(sys.argv[1])\n"
+        "commit_clips(path, HEADER, [make_clip('small', 3)], ENTRY)\n"
+        "try:\n"
+        "    commit_clips(path, HEADER, [make_clip('big', 40_000)], ENTRY)\n"
+        "except OutputUnwritable as problem:\n"
+        "    print(problem)\n"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "The store must be writable" in finished.stdout
+    assert "Hint: free disk space" in finished.stdout
+    assert [clip.clip_id for clip in merge_parts(path).clips] == ["a", "small"]
+    leftovers = {item.name for item in tmp_path.rglob("*")}
+    assert leftovers == {"s.h5"}
+
+
+def test_remove_store_takes_the_parts_along(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "s.h5", [make_clip("a", 3)])
+    commit_clips(path, HEADER, [make_clip("b", 3)], ENTRY)
+    remove_store(path)
+    assert not path.exists()
+    assert not parts_folder(path).exists()
+
+
+def test_history_names_each_extraction_once(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "s.h5", [make_clip("a", 3)], [make_clip("b", 3)])
+    assert read_store_file(path).history == (ENTRY,)
