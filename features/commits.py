@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -50,6 +51,9 @@ def lock_store(path: Path) -> Iterator[None]:
             hint="give --out in a folder where you may write",
         ) from problem
     try:
+        # A writer that was killed while it wrote leaves a file that never got its name.
+        for leftover in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):
+            leftover.unlink(missing_ok=True)
         yield
     finally:
         lock.release()
