@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 from conftest import noisy_frames, write_video
 
-from features.commits import parts_folder
 from features.errors import StoreNotFound
-from features.store import find_damage, open_store, read_embeddings
+from features.store import find_damage, open_store, parts_folder, read_embeddings
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -1,0 +1,271 @@
+"""The command line: exit codes, JSON, messages, and that it equals the library."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+from conftest import TINY_BACKBONE, TINY_OPTIONS, RunCli, noisy_frames, parse_json, write_video
+
+from features.commits import lock_store
+from features.extract import extract_features
+from features.store import open_store, read_embeddings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def options(tiny_weights: Path) -> tuple[str, ...]:
+    return ("--weights", str(tiny_weights), *TINY_OPTIONS)
+
+
+def error_of(result: Result, *, exit_code: int = 1) -> str:
+    """Check that a failure is one line and a hint, without a traceback, and return it."""
+    assert result.exit_code == exit_code, result.output
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert lines[0].startswith("Error: ")
+    assert len(lines) <= 2
+    if len(lines) == 2:
+        assert lines[1].startswith("Hint: ")
+    return result.stderr
+
+
+def test_extract_and_inspect(
+    run_cli: RunCli, video_folder: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    store = tmp_path / "s.h5"
+    result = run_cli("extract-features", video_folder, "--out", store, *options, "--json")
+    assert result.exit_code == 3, "one clip failed"
+    report = parse_json(result)
+    assert report["clips_done"] == 12
+    assert report["clips_already"] == 0
+    assert report["clips_failed"] == 1
+    assert report["failures"][0]["id"] == "walk/v_walk_g04_c01.avi"
+    assert report["frames"] == 12 * 14
+    assert len(report["notes"]) == 12, "14 frames are fewer than the default 20"
+    assert report["frames_per_second"] > 0
+    assert report["clips_per_second"] > 0
+    assert report["seconds"] > 0
+    again = run_cli("extract-features", video_folder, "--out", store, *options, "--json")
+    assert again.exit_code == 3
+    assert parse_json(again)["clips_already"] == 12
+
+    shown = parse_json(run_cli("inspect", store, "--verify", "--json"))
+    assert shown["labels"] == {"jump": 6, "walk": 6}
+    assert shown["damaged"] == []
+    assert shown["is_finished"] is True
+    text = run_cli("inspect", store)
+    assert text.exit_code == 0
+    for part in ("12 done, 1 failed", "alpha 0.35, 32 px", "jump", "v_walk_g04_c01.avi: no video"):
+        assert part in text.stdout
+
+
+def test_command_line_equals_library(
+    run_cli: RunCli,
+    video_folder: Path,
+    tmp_path: Path,
+    options: tuple[str, ...],
+    tiny_weights: Path,
+) -> None:
+    sampled = ("--frames", "5", "--dtype", "float32", "--group-regex", r"g(\d+)")
+    run_cli("extract-features", video_folder, "--out", tmp_path / "c.h5", *options, *sampled)
+    from features.sampling import choose_sampling
+
+    extract_features(
+        video_folder,
+        tmp_path / "l.h5",
+        weights=tiny_weights,
+        sampling=choose_sampling(n_frames=5),
+        dtype="float32",
+        group_regex=r"g(\d+)",
+        **TINY_BACKBONE,
+    )
+    one, other = open_store(tmp_path / "c.h5"), open_store(tmp_path / "l.h5")
+    assert one.clips == other.clips
+    assert one.clips[0].group == "01"
+    np.testing.assert_array_equal(read_embeddings(one).vectors, read_embeddings(other).vectors)
+
+
+def test_the_text_lists_every_failure(
+    run_cli: RunCli, video_folder: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    result = run_cli("extract-features", video_folder, "--out", tmp_path / "s.h5", *options)
+    assert "12 clips embedded (168 frames)" in result.stdout
+    assert "walk/v_walk_g04_c01.avi: no video stream" in result.stdout
+    assert "notes.txt: not a video file type" in result.stdout
+    assert result.stderr == "", "no bar off a terminal"
+
+
+def test_names_from_the_file_system_cannot_disturb_the_terminal(
+    run_cli: RunCli, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    name = "a\n\x1b[31m\udce9.avi"
+    plain = write_video(tmp_path / "v" / "plain.avi", noisy_frames(5, seed=1))
+    plain.rename(tmp_path / "v" / name)
+    result = run_cli("extract-features", tmp_path / "v", "--out", tmp_path / "s.h5", *options)
+    assert result.exit_code == 0
+    assert r"a\n\x1b[31m\udce9.avi: 5 frames decode" in result.stdout
+    report = parse_json(run_cli("inspect", tmp_path / "s.h5", "--json"))
+    assert report["notes"][0]["id"] == name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--frames", "3", "--fps", "2"], "Frames are chosen in one way"),
+        (["--frames", "0"], "--frames must be at least 1"),
+        (["--workers", "0"], "--workers must be at least 1"),
+        (["--alpha", "0.4"], "ImageNet weights exist for alpha"),
+        (["--group-regex", "("], "must be a regular expression"),
+    ],
+)
+def test_usage_errors_exit_2(
+    run_cli: RunCli, video_folder: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    result = run_cli("extract-features", video_folder, "--out", tmp_path / "s.h5", *arguments)
+    assert message in error_of(result, exit_code=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input_says_what_and_how_to_mend_it(
+    run_cli: RunCli, video_folder: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    out = tmp_path / "s.h5"
+    (tmp_path / "empty").mkdir()
+    result = run_cli("extract-features", tmp_path / "empty", "--out", out, *options)
+    assert "VIDEOS must hold at least one video file" in error_of(result)
+    result = run_cli("extract-features", tmp_path / "nowhere", "--out", out, *options)
+    assert "nowhere' does not exist" in error_of(result)
+    result = run_cli("extract-features", __file__, "--out", out, *options)
+    assert "is a file" in error_of(result)
+    result = run_cli("extract-features", video_folder, "--out", tmp_path / "empty", *options)
+    assert "is a folder" in error_of(result)
+    result = run_cli("extract-features", video_folder, "--out", "/proc/none/s.h5", *options)
+    assert "folder must be writable" in error_of(result)
+    result = run_cli("inspect", out)
+    assert "does not exist" in error_of(result)
+    with lock_store(out):
+        result = run_cli("extract-features", video_folder, "--out", out, *options)
+    assert "in use by another" in error_of(result)
+    assert run_cli("extract-features", video_folder, "--out", out, *options).exit_code == 3
+    before = out.read_bytes()
+    result = run_cli("extract-features", video_folder, "--out", out, *options, "--frames", "3")
+    assert "sampling: store --frames 20, asked --frames 3" in error_of(result)
+    assert out.read_bytes() == before
+
+
+def test_debug_shows_the_traceback(run_cli: RunCli, tmp_path: Path) -> None:
+    result = run_cli("inspect", tmp_path / "none.h5", "--debug")
+    assert type(result.exception).__name__ == "StoreNotFound"
+
+
+def test_damage_is_reported_and_exits_1(
+    run_cli: RunCli, video_folder: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    import h5py
+
+    store = tmp_path / "s.h5"
+    run_cli("extract-features", video_folder, "--out", store, *options)
+    with h5py.File(store, "r+") as file:
+        file["embeddings"][3, 5] += 1
+    result = run_cli("inspect", store, "--verify", "--json")
+    assert result.exit_code == 1
+    assert parse_json(result)["damaged"] == ["jump/v_jump_g01_c01.avi"]
+
+
+def run_process(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_opencv_without_system_libraries(
+    video_folder: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """A bare server: importing cv2 fails for want of libGL, in the workers too."""
+    broken = tmp_path / "broken" / "cv2.py"
+    broken.parent.mkdir()
+    broken.write_text(
+        "raise ImportError('libGL.so.1: cannot open shared object file: No such file')\n"
+    )
+    finished = run_process(
+        "extract-features",
+        video_folder,
+        "--out",
+        tmp_path / "s.h5",
+        *options,
+        PYTHONPATH=str(broken.parent),
+    )
+    assert finished.returncode == 1
+    assert "OpenCV must be importable. 'import cv2' failed: libGL.so.1" in finished.stderr
+    assert "apt-get install libgl1" in finished.stderr
+    assert "opencv-python-headless" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, cli\n"
+        "heavy = {'tensorflow', 'keras', 'cv2', 'sklearn', 'matplotlib', 'h5py', 'numpy'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert finished.stdout.strip() == "[]", finished.stderr
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        assert run_process("--help").returncode == 0
+        times.append(time.perf_counter() - started)
+    assert min(times) < 0.3
+
+
+def test_interrupting_the_process_exits_130(
+    tmp_path: Path, options: tuple[str, ...], video_folder: Path
+) -> None:
+    import signal
+
+    videos = tmp_path / "v"
+    for number in range(300):
+        target = videos / "jump" / f"{number}.avi"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(video_folder / "jump" / "v_jump_g01_c01.avi", target)
+    out = tmp_path / "s.h5"
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            str(ROOT / "cli.py"),
+            "extract-features",
+            str(videos),
+            "--out",
+            str(out),
+            *options,
+            "--workers",
+            "1",
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("s.h5.parts/part-000001.h5")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.8)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate()
+    assert process.returncode == 130
+    assert "of 300 clips are committed" in stderr
+    assert "Hint: run the same command again to go on" in stderr
+    assert "Traceback" not in stderr
