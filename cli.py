@@ -6,84 +6,25 @@ Standard error is everything else. Heavy imports happen inside the commands.
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-from features.errors import (
-    EXIT_FAILED,
-    EXIT_INTERRUPTED,
-    EXIT_SOME_CLIPS_FAILED,
-    FrameHeadError,
-    Interrupted,
-)
-
-if TYPE_CHECKING:
-    from features.extract import Progress
+from features.errors import EXIT_FAILED, EXIT_SOME_CLIPS_FAILED
+from pipeline.console import EpochLine, ErrorGroup, ProgressBar, common_options, print_result
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _PathType = click.Path(path_type=Path)
-_DEBUG = "framehead.debug"
-
-
-class _Group(click.Group):
-    """Turns framehead's errors into one line, a hint and the right exit code."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except FrameHeadError as problem:
-            if ctx.meta.get(_DEBUG):
-                raise
-            _complain(problem)
-            ctx.exit(problem.exit_code)
-        except KeyboardInterrupt:
-            _complain(Interrupted("Interrupted.", hint="run the same command again to go on"))
-            ctx.exit(EXIT_INTERRUPTED)
-
-
-def _remember_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
-    # The meta dictionary is shared by all contexts of one invocation.
-    ctx.meta[_DEBUG] = value
-
-
-def _complain(problem: FrameHeadError) -> None:
-    from features.text import printable
-
-    click.echo(f"Error: {printable(problem.message)}", err=True)
-    if problem.hint:
-        click.echo(f"Hint: {printable(problem.hint)}", err=True)
-
-
-def _common_options(command: _Command) -> _Command:
-    """Add the options that every command has."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
-        click.option("-q", "--quiet", is_flag=True, help="No progress on standard error."),
-        click.option(
-            "--debug",
-            is_flag=True,
-            expose_value=False,
-            callback=_remember_debug,
-            help="Show tracebacks.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def _print_result(result: dict[str, Any], text: str, *, as_json: bool) -> None:
-    # ASCII-only JSON carries any file name, also one that is not UTF-8.
-    click.echo(json.dumps(result, ensure_ascii=True) if as_json else text)
+# Written out, because the registry imports NumPy; a test compares the two.
+_HEADS = "mean-linear, mlp, lstm, bilstm, gru, bigru, lstm-attention"
 
 
 @click.group(
-    cls=_Group,
+    cls=ErrorGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 all done, 1 failed, 2 usage, 3 finished but some clips failed (they "
     "are listed), 130 interrupted.",
@@ -96,6 +37,31 @@ def cli() -> None:
     """
     logging.basicConfig(stream=sys.stderr, format="%(message)s")
     logging.getLogger("framehead").setLevel(logging.INFO)
+
+
+def _embed_options(command: _Command) -> _Command:
+    """Add the options that say how clips are decoded and embedded."""
+    for option in reversed(
+        (
+            click.option(
+                "--engine",
+                type=click.Choice(["auto", "litert", "keras"]),
+                default="auto",
+                show_default=True,
+                help="What executes the backbone: auto is Keras on a GPU, else LiteRT.",
+            ),
+            click.option("--workers", type=int, help="Decode processes.  [default: one per core]"),
+            click.option(
+                "--clip-timeout",
+                type=float,
+                default=60.0,
+                show_default=True,
+                help="Seconds without progress after which a clip is given up.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
 
 
 @cli.command("extract-features")
@@ -135,24 +101,10 @@ def cli() -> None:
     show_default=True,
     help="Type in which embeddings are stored.",
 )
-@click.option(
-    "--engine",
-    type=click.Choice(["auto", "litert", "keras"]),
-    default="auto",
-    show_default=True,
-    help="What executes the backbone: auto is Keras on a GPU, else LiteRT.",
-)
-@click.option("--workers", type=int, help="Decode processes.  [default: one per core]")
-@click.option(
-    "--clip-timeout",
-    type=float,
-    default=60.0,
-    show_default=True,
-    help="Seconds without progress after which a clip is given up.",
-)
+@_embed_options
 @click.option("--retry-failed", is_flag=True, help="Try clips again that failed before.")
 @click.option("--overwrite", is_flag=True, help="Delete the store first.")
-@_common_options
+@common_options
 @click.pass_context
 def extract_features_command(
     ctx: click.Context,
@@ -186,7 +138,7 @@ def extract_features_command(
     from pipeline.render import extract_to_json, extract_to_text
 
     sampling = choose_sampling(n_frames=frames, fps=fps, stride=stride, all_frames=all_frames)
-    with _ProgressBar(quiet=quiet) as bar:
+    with ProgressBar(quiet=quiet) as bar:
         summary = extract_features(
             videos,
             out,
@@ -204,7 +156,7 @@ def extract_features_command(
             overwrite=overwrite,
             on_progress=bar.update,
         )
-    _print_result(extract_to_json(summary), extract_to_text(summary), as_json=as_json)
+    print_result(extract_to_json(summary), extract_to_text(summary), as_json=as_json)
     if summary.failures:
         ctx.exit(EXIT_SOME_CLIPS_FAILED)
 
@@ -212,7 +164,7 @@ def extract_features_command(
 @cli.command("inspect")
 @click.argument("store", type=_PathType)
 @click.option("--verify", is_flag=True, help="Compare every embedding with its checksum.")
-@_common_options
+@common_options
 @click.pass_context
 def inspect_command(
     ctx: click.Context, store: Path, verify: bool, as_json: bool, quiet: bool
@@ -222,41 +174,162 @@ def inspect_command(
     from pipeline.render import inspect_to_json, inspect_to_text
 
     summary = inspect_store(store, verify=verify)
-    _print_result(inspect_to_json(summary), inspect_to_text(summary), as_json=as_json)
+    print_result(inspect_to_json(summary), inspect_to_text(summary), as_json=as_json)
     if summary.damaged:
         ctx.exit(EXIT_FAILED)
 
 
-class _ProgressBar:
-    """Clips, frames per second and time left on standard error, if that is a terminal."""
+def _split_options(command: _Command) -> _Command:
+    """Add the options that say who is trained on and who is tested."""
+    for option in reversed(
+        (
+            click.option(
+                "--split",
+                type=_PathType,
+                help="A split file that an earlier run wrote, split.json in its folder.",
+            ),
+            click.option(
+                "--test-lists",
+                type=_PathType,
+                metavar="DIR",
+                help="Folder of the official UCF101 or HMDB51 lists.",
+            ),
+            click.option(
+                "--fold", type=int, default=1, show_default=True, help="Which official split."
+            ),
+            click.option(
+                "--group-regex",
+                metavar="REGEX",
+                help="What names the group in a clip's path, its first parenthesis; instead of "
+                "the store's groups.",
+            ),
+            click.option(
+                "--allow-leaks",
+                is_flag=True,
+                help="Accept a split in which a group stands on both sides; every result is "
+                "then marked LEAKY.",
+            ),
+            click.option("--seed", type=int, default=0, show_default=True, help="Of all chance."),
+        )
+    ):
+        command = option(command)
+    return command
 
-    def __init__(self, *, quiet: bool) -> None:
-        self._is_disabled = True if quiet else None
-        self._bar: Any = None
 
-    def __enter__(self) -> _ProgressBar:
-        return self
+def _fit_options(command: _Command) -> _Command:
+    """Add the options that say how a head is trained."""
+    for option in reversed(
+        (
+            click.option(
+                "--epochs", type=int, default=100, show_default=True, help="Epochs at most."
+            ),
+            click.option(
+                "--patience",
+                type=int,
+                default=12,
+                show_default=True,
+                help="Epochs without a lower validation loss after which training stops.",
+            ),
+            click.option(
+                "--batch-size", type=int, default=16, show_default=True, help="Clips per step."
+            ),
+            click.option(
+                "--learning-rate", type=float, default=1e-3, show_default=True, help="Of AdamW."
+            ),
+            click.option("--units", type=int, help="Width of the head.  [default: the head's own]"),
+            click.option(
+                "--dropout", type=float, help="Share of dropped values.  [default: the head's own]"
+            ),
+            click.option(
+                "--class-weights",
+                type=click.Choice(["none", "balanced"]),
+                default="none",
+                show_default=True,
+                help="Weigh every class as if it had equally many clips.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
 
-    def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
-    def update(self, progress: Progress) -> None:
-        """Show an extraction's `Progress`."""
-        if self._bar is None:
-            from tqdm import tqdm
+@cli.command("train-head")
+@click.argument("store", type=_PathType)
+@click.option("--out", type=_PathType, required=True, help="The run to write, a folder.")
+@click.option("--head", default="lstm", show_default=True, help=f"One of: {_HEADS}.")
+@_split_options
+@click.option(
+    "--test-fraction",
+    type=float,
+    default=0.2,
+    show_default=True,
+    help="Share of the clips held out for testing, in whole groups.",
+)
+@click.option(
+    "--val-fraction",
+    type=float,
+    default=0.2,
+    show_default=True,
+    help="Share of the training clips that early stopping watches, in whole groups.",
+)
+@_fit_options
+@click.option("--threads", type=int, help="Processor threads at most.  [default: all]")
+@click.option("--overwrite", is_flag=True, help="Replace a run that stands there.")
+@common_options
+def train_head_command(store: Path, out: Path, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Train a head on the embeddings in STORE, and test it once.
 
-            self._bar = tqdm(
-                total=progress.n_clips,
-                unit="clip",
-                file=sys.stderr,
-                disable=self._is_disabled,
-                smoothing=0.05,
-            )
-        elapsed = self._bar.format_dict["elapsed"] or 1e-9
-        if progress.n_frames:
-            self._bar.set_postfix_str(f"{progress.n_frames / elapsed:.0f} frames/s", refresh=False)
-        self._bar.update(progress.n_finished - self._bar.n)
+    The split is, in this order: --split, --test-lists, the split column of the store, or
+    whole groups cut off at random. Early stopping watches a validation part cut from the
+    training groups; the test part is looked at once, at the end.
+    """
+    from pipeline.render import train_to_json, train_to_text
+    from pipeline.train import train_head
+
+    with EpochLine(quiet=quiet) as line:
+        summary = train_head(store, out, on_epoch=line.update, **options)
+    print_result(train_to_json(summary), train_to_text(summary), as_json=as_json)
+
+
+@cli.command("predict")
+@click.argument("run", type=_PathType)
+@click.argument("videos", type=_PathType, nargs=-1, required=True, metavar="VIDEO...")
+@click.option(
+    "--weights",
+    type=_PathType,
+    help="Where the backbone's weights lie now.  [default: where they lay]",
+)
+@_embed_options
+@common_options
+@click.pass_context
+def predict_command(
+    ctx: click.Context,
+    run: Path,
+    videos: tuple[Path, ...],
+    weights: Path | None,
+    engine: Any,
+    workers: int | None,
+    clip_timeout: float,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Classify video files, or all of a folder, with the head of RUN."""
+    from pipeline.predict import predict_videos
+    from pipeline.render import predict_to_json, predict_to_text
+
+    with ProgressBar(quiet=quiet) as bar:
+        summary = predict_videos(
+            run,
+            videos,
+            weights=weights,
+            engine=engine,
+            n_workers=workers,
+            stall_seconds=clip_timeout,
+            on_progress=bar.update,
+        )
+    print_result(predict_to_json(summary), predict_to_text(summary), as_json=as_json)
+    if summary.failures:
+        ctx.exit(EXIT_SOME_CLIPS_FAILED)
 
 
 def main() -> None:

@@ -235,7 +235,10 @@ def litert_model_path(backbone: BackboneFiles) -> Path:
     code = f"import sys; sys.path.insert(0, {here!r}); from features.backbone import main; main()"
     arguments = [str(backbone.weights_path), str(out), str(spec.alpha), str(spec.size_px)]
     finished = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, errors="replace"
+        [sys.executable, "-P", "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        errors="replace",
     )
     if finished.returncode == EXIT_WEIGHTS_UNREADABLE:
         message, _, hint = finished.stdout.strip().rpartition("\n")

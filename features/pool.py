@@ -204,7 +204,7 @@ class _Worker:
         # breaks scripts without a main guard, and notebooks.
         code = f"import sys; sys.path.insert(0, {here!r}); from features.worker import main; main()"
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code],
+            [sys.executable, "-P", "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # FFmpeg and XNNPACK chatter; only a crash makes it worth reading.

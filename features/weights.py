@@ -147,7 +147,7 @@ def _download(path: Path) -> None:
     address = _ADDRESS + path.name
     _LOG.info("Downloading %s to %s (once)", address, path.parent)
     finished = subprocess.run(
-        [sys.executable, "-c", code, path.name, address],
+        [sys.executable, "-P", "-c", code, path.name, address],
         capture_output=True,
         text=True,
         errors="replace",

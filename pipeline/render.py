@@ -9,9 +9,15 @@ from typing import Any
 from features.extract import ExtractSummary
 from features.inspect import StoreSummary
 from features.text import format_bytes, format_count, format_table, printable
+from pipeline.predict import PredictSummary
+from pipeline.runs import RunSummary, summary_to_json
 
 SCHEMA = 1
 _MOST_LISTED = 20
+_GROUPS_UNKNOWN = (
+    "Groups unknown: every clip counts as its own group. If several clips come from one source "
+    "video, this accuracy is too high; say what belongs together with --group-regex or a CSV"
+)
 
 
 def extract_to_json(summary: ExtractSummary) -> dict[str, Any]:
@@ -130,6 +136,74 @@ def inspect_to_text(summary: StoreSummary) -> str:
     if summary.damaged is not None:
         lines += ["", f"Verified: {len(summary.damaged)} damaged clips"]
         lines += [f"  {printable(clip_id)}" for clip_id in summary.damaged]
+    return "\n".join(lines)
+
+
+def train_to_json(summary: RunSummary) -> dict[str, Any]:
+    """Lay out a run for ``train-head --json``."""
+    return {"schema": SCHEMA, **summary_to_json(summary)}
+
+
+def train_to_text(summary: RunSummary) -> str:
+    """Tell how a head does on the test part."""
+    mark = "LEAKY " if summary.leaks else ""
+    lines = [
+        f"{summary.head}: {mark}accuracy {summary.accuracy:.1%} "
+        f"(95 % interval {summary.low:.1%} to {summary.high:.1%}) on {summary.n_test} test clips",
+        f"balanced accuracy {summary.balanced_accuracy:.1%}, macro-F1 {summary.macro_f1:.3f}",
+        f"trained on {summary.n_train} clips, stopped by {summary.n_val} validation clips after "
+        f"{summary.epochs_run} epochs (best {summary.best_epoch}), {summary.seconds:.1f} s",
+    ]
+    if summary.n_excluded:
+        lines.append(f"{format_count(summary.n_excluded, 'clip')} of the store in no part")
+    if summary.n_failed:
+        lines.append(f"{format_count(summary.n_failed, 'clip')} of the store without embeddings")
+    if not summary.groups_known:
+        lines.append(_GROUPS_UNKNOWN)
+    if summary.leaks:
+        lines.append("LEAKY: groups stand on both sides of the split; do not report this accuracy")
+    if not summary.is_new:
+        lines.append("Trained before with the same settings; nothing was done")
+    lines.append(f"Run: {printable(summary.path)}")
+    return "\n".join(lines)
+
+
+def predict_to_json(summary: PredictSummary) -> dict[str, Any]:
+    """Lay out predictions for ``predict --json``."""
+    classes = summary.run.classes
+    return {
+        "schema": SCHEMA,
+        "run": str(summary.run.path),
+        "classes": list(classes),
+        "leaks": summary.run.split.leaks,
+        "predictions": [
+            {
+                "path": item.path,
+                "label": item.label,
+                "probabilities": dict(zip(classes, item.probabilities, strict=True)),
+                "n_frames": item.n_frames,
+                "note": item.note,
+            }
+            for item in summary.predictions
+        ],
+        "failures": [{"id": item.clip_id, "reason": item.reason} for item in summary.failures],
+        "seconds": round(summary.seconds, 3),
+    }
+
+
+def predict_to_text(summary: PredictSummary) -> str:
+    """Tell the most probable classes of each video."""
+    rows = []
+    for item in summary.predictions:
+        ranked = sorted(zip(item.probabilities, summary.run.classes, strict=True), reverse=True)
+        others = ", ".join(f"{printable(name)} {value:.1%}" for value, name in ranked[1:3])
+        rows.append(
+            [printable(item.path), printable(item.label), f"{max(item.probabilities):.1%}", others]
+        )
+    lines = [format_table(["video", "class", "probability", "then"], rows)] if rows else []
+    if summary.failures:
+        lines += ["Failed:"]
+        lines += [f"  {printable(item.clip_id)}: {item.reason}" for item in summary.failures]
     return "\n".join(lines)
 
 

@@ -1,0 +1,353 @@
+"""Comparing heads on the same splits, in parallel and resumable."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from features.errors import OptionInvalid, OutputExists, TrainingFailed
+from features.store import Store, open_store
+from pipeline.fitting import ClassWeights, FitOptions
+from pipeline.folds import split_into_folds
+from pipeline.grouping import Groups, assign_groups
+from pipeline.heads import HeadOptions, find_head
+from pipeline.leaks import require_no_leaks
+from pipeline.outputs import report_unwritable, require_free, write_csv, write_json
+from pipeline.plots import draw_comparison
+from pipeline.provenance import describe_environment, digest_clips, digest_json, name_differences
+from pipeline.ranking import HeadResult, rank_heads
+from pipeline.splitchoice import SplitRequest, choose_split, usable_clips
+from pipeline.splitfiles import split_to_json
+from pipeline.splits import Split
+from pipeline.trialpool import choose_jobs, run_trials
+from pipeline.trials import Trial, TrialPlan, TrialResult, read_trial_result, write_plan
+
+COMPARISON_SCHEMA = 1
+PLAN_FILE = "plan.json"
+SETTINGS_FILE = "settings.json"
+RESULT_FILE = "comparison.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TrialProgress:
+    """Told after every trial.
+
+    Attributes
+    ----------
+    trial : Trial
+    n_done, n_trials : int
+        Trials finished so far, those of earlier attempts included, and all of them.
+    """
+
+    trial: Trial
+    n_done: int
+    n_trials: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What came out of a comparison.
+
+    Attributes
+    ----------
+    path : str
+    heads : tuple of HeadResult
+        Best first.
+    n_clips, n_groups : int
+        Tested, and the groups they are in.
+    n_splits, n_seeds, n_trials : int
+    n_reused : int
+        Trials that an earlier attempt had finished.
+    n_failed, n_excluded : int
+        Clips of the store without embeddings, and in no part of the splits.
+    leaks, groups_known : bool
+        As in `pipeline.splits.Split`.
+    seconds : float
+    """
+
+    path: str
+    heads: tuple[HeadResult, ...]
+    n_clips: int
+    n_groups: int
+    n_splits: int
+    n_seeds: int
+    n_trials: int
+    n_reused: int
+    n_failed: int
+    n_excluded: int
+    leaks: bool
+    groups_known: bool
+    seconds: float
+
+
+def compare_heads(
+    store_path: str | Path,
+    out: str | Path,
+    *,
+    heads: Sequence[str] = ("mean-linear", "lstm", "gru"),
+    seeds: int = 3,
+    folds: int = 5,
+    split: Split | str | Path | None = None,
+    test_lists: str | Path | None = None,
+    fold: int = 1,
+    val_fraction: float = 0.2,
+    group_regex: str | None = None,
+    allow_leaks: bool = False,
+    seed: int = 0,
+    epochs: int = 100,
+    batch_size: int = 16,
+    learning_rate: float = 1e-3,
+    units: int | None = None,
+    dropout: float | None = None,
+    patience: int = 12,
+    class_weights: ClassWeights = "none",
+    jobs: int | None = None,
+    overwrite: bool = False,
+    on_trial: Callable[[TrialProgress], None] | None = None,
+) -> Comparison:
+    """Train several heads on the same splits with the same seeds, and rank them.
+
+    A comparison that was killed goes on where it was when it is started again.
+
+    Parameters
+    ----------
+    store_path : str or Path
+    out : str or Path
+        Folder of the comparison.
+    heads : sequence of str, default ("mean-linear", "lstm", "gru")
+        Keys of `pipeline.heads.HEADS`, without repetition.
+    seeds : int, default 3
+        Seeds per head and split, at least 1: `seed`, `seed` + 1, ...
+    folds : int, default 5
+        Folds of the cross-validation; not used with `split` or `test_lists`.
+    split, test_lists, fold, val_fraction, group_regex, allow_leaks
+        See `pipeline.splitchoice.SplitRequest`.
+    seed : int, default 0
+    epochs, batch_size, learning_rate, patience, class_weights
+        See `pipeline.fitting.FitOptions`.
+    units, dropout
+        See `pipeline.heads.HeadOptions`; by default each head's own.
+    jobs : int, optional
+        Processes; by default one per core, at most 8. Does not change results.
+    overwrite : bool, default False
+        Replace a comparison with other settings, or repeat one with the same.
+    on_trial : callable, optional
+        Called with a `TrialProgress` after every trial.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    StoreNotFound, StoreDamaged
+        If the store cannot be read.
+    HeadUnknown, OptionInvalid
+        If an option has no legal value.
+    SplitImpossible, SplitLeaks
+        If the clips cannot be divided as asked.
+    OutputExists, OutputUnwritable
+        If the comparison cannot be written to `out`.
+    TrainingFailed
+        If a trial fails.
+    """
+    started = time.perf_counter()
+    _require_options(heads, seeds)
+    store = open_store(store_path)
+    request = SplitRequest(
+        split, test_lists, fold, 0.2, val_fraction, group_regex, allow_leaks, seed
+    )
+    splits, groups = _choose_splits(store, request, folds)
+    target = Path(out).absolute()
+    labels = {clip.clip_id: clip.label for clip in usable_clips(store)}
+    classes = tuple(sorted({labels[i] for split in splits for i in split.train}))
+    plan = TrialPlan(
+        store_path=str(Path(store_path).absolute()),
+        classes=classes,
+        splits=splits,
+        head_options=HeadOptions(units, dropout),
+        fit_options=FitOptions(epochs, batch_size, learning_rate, patience, class_weights),
+        folder=target / "trials",
+    )
+    shared = _shared_settings(store, plan, groups)
+    settings = {**shared, "heads": list(heads), "seeds": seeds, "seed": seed}
+    trials = [
+        Trial(name, number, index, digest_json([shared, name, number, index]))
+        for index in range(len(splits))
+        for number in range(seed, seed + seeds)
+        for name in heads
+    ]
+    _open_folder(target, settings, overwrite=overwrite)
+    with report_unwritable(target):
+        results, n_reused = _finish_trials(target, plan, trials, jobs, on_trial)
+        tested = tested_ids(splits)
+        indices = {clip_id: classes.index(labels[clip_id]) for clip_id in tested}
+        ranked = rank_heads(results, splits, indices, groups, classes, seed=seed)
+        comparison = Comparison(
+            path=str(out),
+            heads=ranked,
+            n_clips=len(tested),
+            n_groups=len({groups[clip_id] for clip_id in tested}),
+            n_splits=len(splits),
+            n_seeds=seeds,
+            n_trials=len(trials),
+            n_reused=n_reused,
+            n_failed=len(store.clips) - len(labels),
+            n_excluded=len(splits[0].excluded),
+            leaks=any(item.leaks for item in splits),
+            groups_known=all(item.groups_known for item in splits),
+            seconds=time.perf_counter() - started,
+        )
+        _write_results(target, comparison, plan, settings)
+        _write_predictions(target, results, plan, groups, labels)
+    return comparison
+
+
+def tested_ids(splits: Sequence[Split]) -> list[str]:
+    """Return the clip ids of all test parts, split by split."""
+    return [clip_id for split in splits for clip_id in split.test]
+
+
+def _require_options(heads: Sequence[str], seeds: int) -> None:
+    for name in heads:
+        find_head(name)
+    if not heads or len(set(heads)) < len(heads):
+        raise OptionInvalid(
+            f"--heads must name one or more different heads. Received: '{','.join(heads)}'."
+        )
+    if seeds < 1:
+        raise OptionInvalid(f"--seeds must be at least 1. Received: {seeds}.")
+
+
+def _choose_splits(
+    store: Store, request: SplitRequest, folds: int
+) -> tuple[tuple[Split, ...], Groups]:
+    if request.split is not None or request.test_lists is not None:
+        split, groups = choose_split(store, request)
+        return (split,), groups
+    clips = usable_clips(store)
+    groups = assign_groups(clips, request.group_regex)
+    made = split_into_folds(
+        clips, folds, groups=groups, val_fraction=request.val_fraction, seed=request.seed
+    )
+    # Folds are made of whole groups; this fills in what is known about the groups.
+    return tuple(require_no_leaks(item, groups, allow_leaks=False) for item in made), groups
+
+
+def _shared_settings(store: Store, plan: TrialPlan, groups: Mapping[str, str]) -> dict[str, Any]:
+    used = {i for split in plan.splits for i in (*split.train, *split.val, *split.test)}
+    clips = [clip for clip in store.clips if clip.clip_id in used]
+    return {
+        "store_fingerprint": store.header.fingerprint,
+        "clips": digest_clips(clips, groups),
+        "splits": digest_json([[s.train, s.val, s.test] for s in plan.splits]),
+        **asdict(plan.head_options),
+        **asdict(plan.fit_options),
+    }
+
+
+def _open_folder(target: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
+    with report_unwritable(target):
+        have = _read_settings(target)
+        if have is not None and have != settings and not overwrite:
+            raise OutputExists(
+                f"A comparison folder holds one comparison. '{target}' has other settings "
+                f"({name_differences(have, settings)}).",
+                hint="give another --out, or --overwrite to start anew",
+            )
+        if have is None or overwrite:
+            require_free(target, marker=SETTINGS_FILE, what="comparison", overwrite=overwrite)
+        if overwrite and have is not None:
+            shutil.rmtree(target)
+        (target / "trials").mkdir(parents=True, exist_ok=True)
+        write_json(target / SETTINGS_FILE, settings)
+
+
+def _read_settings(target: Path) -> dict[str, Any] | None:
+    try:
+        settings: dict[str, Any] = json.loads((target / SETTINGS_FILE).read_text(encoding="ascii"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return settings
+
+
+def _finish_trials(
+    target: Path,
+    plan: TrialPlan,
+    trials: Sequence[Trial],
+    jobs: int | None,
+    on_trial: Callable[[TrialProgress], None] | None,
+) -> tuple[dict[Trial, TrialResult], int]:
+    known = {trial: read_trial_result(plan.folder, trial) for trial in trials}
+    missing = [trial for trial in trials if known[trial] is None]
+    n_reused = len(trials) - len(missing)
+    if missing:
+        write_plan(target / PLAN_FILE, plan)
+        finished = run_trials(target / PLAN_FILE, missing, jobs=choose_jobs(jobs, len(missing)))
+        for n_more, trial in enumerate(finished, start=1):
+            known[trial] = read_trial_result(plan.folder, trial)
+            if on_trial is not None:
+                on_trial(TrialProgress(trial, n_reused + n_more, len(trials)))
+    results = {trial: result for trial, result in known.items() if result is not None}
+    if len(results) < len(trials):
+        raise TrainingFailed(f"Every trial must leave a result. '{plan.folder}' lacks some.")
+    return results, n_reused
+
+
+def _write_results(
+    target: Path, comparison: Comparison, plan: TrialPlan, settings: dict[str, Any]
+) -> None:
+    ranked = [asdict(head) for head in comparison.heads]
+    flat = [{**head, **head["accuracy"]} for head in ranked]
+    columns = ["name", "mean", "low", "high", "balanced_accuracy", "macro_f1", "top5"]
+    columns += ["calibration_error", "n_parameters", "train_seconds", "latency_ms", "n_trials"]
+    write_csv(target / "comparison.csv", columns, [[row[c] for c in columns] for row in flat])
+    subtitle = (
+        f"{comparison.n_clips} clips of {comparison.n_groups} groups, "
+        f"{comparison.n_splits} splits x {comparison.n_seeds} seeds"
+    )
+    scores = [(head.name, head.accuracy) for head in comparison.heads]
+    draw_comparison(target / "comparison.png", scores, subtitle=subtitle, leaks=comparison.leaks)
+    content = {
+        "schema": COMPARISON_SCHEMA,
+        **asdict(replace(comparison, heads=())),
+        "heads": ranked,
+        "classes": plan.classes,
+        "store": plan.store_path,
+        "settings": settings,
+        "splits": [split_to_json(split) for split in plan.splits],
+        **describe_environment(),
+    }
+    write_json(target / RESULT_FILE, content)
+
+
+def _write_predictions(
+    target: Path,
+    results: Mapping[Trial, TrialResult],
+    plan: TrialPlan,
+    groups: Mapping[str, str],
+    labels: Mapping[str, str],
+) -> None:
+    header = ["head", "seed", "fold", "clip_id", "group", "label", "predicted", "confidence"]
+    rows = (
+        [
+            trial.head,
+            trial.seed,
+            trial.fold + 1,
+            clip_id,
+            groups[clip_id],
+            labels[clip_id],
+            plan.classes[predicted],
+            confidence,
+        ]
+        for trial, result in results.items()
+        for clip_id, predicted, confidence in zip(
+            plan.splits[trial.fold].test, result.predicted, result.confidence, strict=True
+        )
+    )
+    write_csv(target / "predictions.csv", header, rows)

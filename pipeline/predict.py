@@ -1,0 +1,220 @@
+"""A run applied to video files, by exactly the preprocessing that its store recorded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from features.discovery import discover_clips
+from features.embed import DEFAULT_STALL_SECONDS, embed_clips
+from features.engines import EngineChoice, choose_engine
+from features.errors import VideosNotFound, WeightsMismatch
+from features.extract import Progress
+from features.records import Clip, ClipOutcome, EmbeddedClip, VectorArray
+from features.weights import IMAGENET, BackboneFiles, find_backbone
+from pipeline.batches import sequence_from_vectors
+from pipeline.fitting import predict_probabilities
+from pipeline.runs import Run, load_model, read_run
+
+# Clips whose probabilities are computed in one go; bounds the memory of a long list.
+_CLIPS_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a head says of one clip.
+
+    Attributes
+    ----------
+    path : str
+        As given, or below the folder that was given.
+    label : str
+        The most probable class.
+    probabilities : tuple of float
+        Aligned with the run's classes; they sum to 1.
+    n_frames : int
+        Frames the prediction rests on.
+    note : str
+        What is odd about the clip, such as fewer frames than asked for; often empty.
+    """
+
+    path: str
+    label: str
+    probabilities: tuple[float, ...]
+    n_frames: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class PredictSummary:
+    """The predictions of one call.
+
+    Attributes
+    ----------
+    run : Run
+    predictions : tuple of Prediction
+        Sorted by path.
+    failures : tuple of ClipOutcome
+        Clips that could not be read; their `clip_id` is the path.
+    seconds : float
+        Wall-clock time.
+    """
+
+    run: Run
+    predictions: tuple[Prediction, ...]
+    failures: tuple[ClipOutcome, ...]
+    seconds: float
+
+
+def predict_videos(
+    run_path: str | Path,
+    videos: Sequence[str | Path],
+    *,
+    weights: str | Path | None = None,
+    engine: EngineChoice = "auto",
+    n_workers: int | None = None,
+    stall_seconds: float = DEFAULT_STALL_SECONDS,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> PredictSummary:
+    """Classify video files with a trained head.
+
+    Needs the run and the backbone's weights; the store may be gone.
+
+    Parameters
+    ----------
+    run_path : str or Path
+        Folder written by ``train-head``.
+    videos : sequence of str or Path
+        Files, of any type, and folders, of which every video file is taken.
+    weights : str or Path, optional
+        Where the backbone's weights lie now; by default where they lay when the store
+        was made. They must be the same weights.
+    engine, n_workers, stall_seconds
+        As in `features.extract.extract_features`.
+    on_progress : callable, optional
+        Called with a `Progress` at the start and after each clip.
+
+    Returns
+    -------
+    PredictSummary
+
+    Raises
+    ------
+    RunNotFound, RunDamaged
+        If the run cannot be used.
+    VideosNotFound, NoClips
+        If a path does not exist or a folder holds no video.
+    WeightsNotFound, WeightsMismatch
+        If the weights are gone or others.
+    """
+    started = time.perf_counter()
+    run = read_run(run_path)
+    clips = _list_clips(videos)
+    backbone = find_run_backbone(run, weights)
+    on_progress(Progress(len(clips), 0, 0, None))
+    embedded = embed_clips(
+        clips,
+        run.header,
+        backbone,
+        choose_engine(engine),
+        n_workers=n_workers,
+        stall_seconds=stall_seconds,
+    )
+    model = load_model(run)
+    predictions: list[Prediction] = []
+    failures: list[ClipOutcome] = []
+    waiting: list[tuple[EmbeddedClip, VectorArray]] = []
+    n_frames = 0
+    for n_finished, item in enumerate(embedded, start=1):
+        record = item.record
+        outcome = ClipOutcome(record.clip_id, record.status, record.reason, record.n_frames)
+        n_frames += record.n_frames
+        if item.embedding is None:
+            failures.append(outcome)
+        else:
+            waiting.append((item, item.embedding.vectors))
+        if len(waiting) == _CLIPS_AT_ONCE:
+            predictions += _classify(run, model, waiting)
+            waiting = []
+        on_progress(Progress(len(clips), n_finished, n_frames, outcome))
+    if waiting:
+        predictions += _classify(run, model, waiting)
+    return PredictSummary(
+        run=run,
+        predictions=tuple(sorted(predictions, key=lambda item: item.path)),
+        failures=tuple(sorted(failures, key=lambda item: item.clip_id)),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def find_run_backbone(run: Run, weights: str | Path | None = None) -> BackboneFiles:
+    """Find the backbone that a run's embeddings were made with.
+
+    Parameters
+    ----------
+    run : Run
+    weights : str or Path, optional
+        Where to look; by default where the weights lay when the store was made.
+
+    Returns
+    -------
+    BackboneFiles
+
+    Raises
+    ------
+    WeightsNotFound
+        If they are not there.
+    WeightsMismatch
+        If other weights are there: their vectors would mean nothing to the head.
+    """
+    wanted = run.header.backbone
+    found = find_backbone(
+        wanted.weights if weights is None else weights,
+        alpha=wanted.alpha,
+        size_px=wanted.size_px,
+    )
+    if found.spec.weights_sha256 != wanted.weights_sha256:
+        raise WeightsMismatch(
+            "A run predicts with the weights that its embeddings were made with. "
+            f"'{run.path}' asks for sha256 {wanted.weights_sha256[:12]}, "
+            f"'{found.weights_path}' has {found.spec.weights_sha256[:12]}.",
+            hint="give the right file with --weights"
+            + ("" if wanted.weights != IMAGENET else " PATH, or delete it to download it anew"),
+        )
+    return found
+
+
+def _list_clips(videos: Iterable[str | Path]) -> list[Clip]:
+    clips: dict[str, Clip] = {}
+    for video in videos:
+        path = Path(video)
+        if path.is_dir():
+            found = discover_clips(path).clips
+            clips.update({str(clip.path): Clip(str(clip.path), clip.path) for clip in found})
+        elif path.exists():
+            clips[str(path)] = Clip(str(path), path)
+        else:
+            raise VideosNotFound(
+                f"VIDEO must be a video file or a folder of them. '{path}' does not exist.",
+                hint="check the path",
+            )
+    return list(clips.values())
+
+
+def _classify(
+    run: Run, model: object, waiting: Sequence[tuple[EmbeddedClip, VectorArray]]
+) -> list[Prediction]:
+    sequences = sequence_from_vectors([vectors for _, vectors in waiting])
+    probabilities = predict_probabilities(model, sequences)
+    return [
+        Prediction(
+            path=item.record.clip_id,
+            label=run.classes[int(row.argmax())],
+            probabilities=tuple(float(value) for value in row),
+            n_frames=item.record.n_frames,
+            note=item.record.reason,
+        )
+        for (item, _), row in zip(waiting, probabilities, strict=True)
+    ]

@@ -1,0 +1,281 @@
+"""Training one head on a store, and keeping it as a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.errors import OutputExists, RunDamaged
+from features.store import Store, open_store
+from pipeline.batches import Float32Array, Sequences, load_sequences
+from pipeline.fitting import (
+    ClassWeights,
+    EpochReport,
+    FitOptions,
+    FittedHead,
+    fit_head,
+    limit_threads,
+    predict_probabilities,
+)
+from pipeline.heads import HeadOptions, find_head
+from pipeline.metrics import report_scores
+from pipeline.outputs import require_free, staged_folder, write_csv, write_json
+from pipeline.plots import draw_confusions, draw_curves
+from pipeline.provenance import describe_environment, digest_clips, digest_json, name_differences
+from pipeline.runs import (
+    MODEL_FILE,
+    RUN_FILE,
+    RUN_SCHEMA,
+    RunSummary,
+    read_run,
+    save_model,
+)
+from pipeline.splitchoice import SplitRequest, choose_split, usable_clips
+from pipeline.splitfiles import split_to_json
+from pipeline.splits import Split
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Plan:
+    """All that is decided before anything is trained."""
+
+    store: Store
+    split: Split
+    groups: Mapping[str, str]
+    classes: tuple[str, ...]
+    head: str
+    seed: int
+    head_options: HeadOptions
+    fit_options: FitOptions
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the result; the place of the store does not."""
+        used = {*self.split.train, *self.split.val, *self.split.test}
+        clips = [clip for clip in self.store.clips if clip.clip_id in used]
+        return {
+            "store_fingerprint": self.store.header.fingerprint,
+            "clips": digest_clips(clips, self.groups),
+            "split": digest_json([self.split.train, self.split.val, self.split.test]),
+            "head": self.head,
+            "seed": self.seed,
+            **asdict(self.head_options),
+            **asdict(self.fit_options),
+        }
+
+
+def train_head(
+    store_path: str | Path,
+    out: str | Path,
+    *,
+    head: str = "lstm",
+    split: Split | str | Path | None = None,
+    test_lists: str | Path | None = None,
+    fold: int = 1,
+    test_fraction: float = 0.2,
+    val_fraction: float = 0.2,
+    group_regex: str | None = None,
+    allow_leaks: bool = False,
+    seed: int = 0,
+    epochs: int = 100,
+    batch_size: int = 16,
+    learning_rate: float = 1e-3,
+    units: int | None = None,
+    dropout: float | None = None,
+    patience: int = 12,
+    class_weights: ClassWeights = "none",
+    threads: int | None = None,
+    overwrite: bool = False,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+) -> RunSummary:
+    """Train a head on a store and write a run.
+
+    Training stops by the validation part; the test part is looked at once, at the end.
+    Doing the same again costs nothing: a finished run with the same settings is returned.
+
+    Parameters
+    ----------
+    store_path : str or Path
+    out : str or Path
+        Folder of the run.
+    head : str, default "lstm"
+        A key of `pipeline.heads.HEADS`.
+    split, test_lists, fold, test_fraction, val_fraction, group_regex, allow_leaks
+        See `pipeline.splitchoice.SplitRequest`.
+    seed : int, default 0
+        Of the split, the first weights, dropout, the order of clips and the bootstrap. Sets
+        the global random seeds of Python, NumPy and the Keras backend.
+    epochs, batch_size, learning_rate, patience, class_weights
+        See `pipeline.fitting.FitOptions`.
+    units, dropout
+        See `pipeline.heads.HeadOptions`; by default the head's own.
+    threads : int, optional
+        Most threads of the Keras backend; only before Keras is imported.
+    overwrite : bool, default False
+        Replace a run that stands at `out`.
+    on_epoch : callable, optional
+        Called with an `EpochReport` after every epoch.
+
+    Returns
+    -------
+    RunSummary
+
+    Raises
+    ------
+    StoreNotFound, StoreDamaged
+        If the store cannot be read.
+    HeadUnknown, OptionInvalid
+        If an option has no legal value.
+    SplitImpossible, SplitLeaks
+        If the clips cannot be divided as asked.
+    OutputExists, OutputUnwritable
+        If the run cannot be written to `out`.
+    TrainingFailed
+        If a loss is not finite.
+    """
+    target = Path(out)
+    find_head(head)
+    request = SplitRequest(
+        split, test_lists, fold, test_fraction, val_fraction, group_regex, allow_leaks, seed
+    )
+    head_options = HeadOptions(units, dropout)
+    fit_options = FitOptions(epochs, batch_size, learning_rate, patience, class_weights)
+    store = open_store(store_path)
+    chosen, groups = choose_split(store, request)
+    trained = set(chosen.train)
+    classes = tuple(sorted({clip.label for clip in store.clips if clip.clip_id in trained}))
+    plan = _Plan(store, chosen, groups, classes, head, seed, head_options, fit_options)
+    if not overwrite:
+        finished = _find_finished(target, plan)
+        if finished is not None:
+            return finished
+    require_free(target, marker=RUN_FILE, what="run", overwrite=overwrite)
+    limit_threads(threads)
+    with staged_folder(target) as folder:
+        return _train_into(folder, target, plan, on_epoch)
+
+
+def _find_finished(target: Path, plan: _Plan) -> RunSummary | None:
+    if not (target / RUN_FILE).is_file():
+        return None
+    try:
+        run = read_run(target)
+    except RunDamaged as problem:
+        raise OutputExists(
+            f"A run is only written once. '{target}' holds a damaged one.",
+            hint="give another --out, or --overwrite to replace it",
+        ) from problem
+    if run.settings == plan.settings:
+        return run.summary
+    differences = name_differences(run.settings, plan.settings)
+    raise OutputExists(
+        f"A run is only written once. '{target}' holds one with other settings ({differences}).",
+        hint="give another --out, or --overwrite to replace it",
+    )
+
+
+def _train_into(
+    folder: Path, target: Path, plan: _Plan, on_epoch: Callable[[EpochReport], None] | None
+) -> RunSummary:
+    started = time.perf_counter()
+    split = plan.split
+    train, val = (load_sequences(plan.store, p, plan.classes) for p in (split.train, split.val))
+    fitted = fit_head(
+        train,
+        val,
+        head=plan.head,
+        n_classes=len(plan.classes),
+        seed=plan.seed,
+        head_options=plan.head_options,
+        fit_options=plan.fit_options,
+        on_epoch=on_epoch,
+    )
+    test = load_sequences(plan.store, split.test, plan.classes)
+    probabilities = predict_probabilities(fitted.model, test)
+    test_groups = [plan.groups[clip_id] for clip_id in test.clip_ids]
+    scores = report_scores(
+        probabilities, test.class_indices, test_groups, plan.classes, seed=plan.seed
+    )
+    summary = RunSummary(
+        path=str(target),
+        head=plan.head,
+        accuracy=scores["accuracy"]["mean"],
+        low=scores["accuracy"]["low"],
+        high=scores["accuracy"]["high"],
+        balanced_accuracy=scores["balanced_accuracy"],
+        macro_f1=scores["macro_f1"],
+        n_train=len(split.train),
+        n_val=len(split.val),
+        n_test=len(split.test),
+        n_excluded=len(split.excluded),
+        n_failed=len(plan.store.clips) - len(usable_clips(plan.store)),
+        leaks=split.leaks,
+        groups_known=split.groups_known,
+        epochs_run=len(fitted.history),
+        best_epoch=fitted.best_epoch,
+        seconds=time.perf_counter() - started,
+    )
+    save_model(fitted.model, folder / MODEL_FILE)
+    _write_history(folder, fitted)
+    _write_predictions(folder, plan, test, probabilities)
+    write_json(folder / "report.json", scores)
+    write_json(folder / "split.json", split_to_json(split))
+    draw_curves(folder / "curves.png", fitted.history, fitted.best_epoch, summary)
+    draw_confusions(folder / "confusion.png", np.array(scores["confusions"]), plan.classes, summary)
+    write_json(folder / RUN_FILE, _describe(plan, fitted, scores, summary))
+    return summary
+
+
+def _describe(
+    plan: _Plan, fitted: FittedHead, scores: dict[str, Any], summary: RunSummary
+) -> dict[str, Any]:
+    return {
+        "schema": RUN_SCHEMA,
+        "head": plan.head,
+        "classes": plan.classes,
+        "summary": asdict(summary),
+        "metrics": {k: v for k, v in scores.items() if k not in ("classes", "confusions")},
+        "settings": plan.settings,
+        "store": {
+            "path": str(plan.store.path.resolve()),
+            "fingerprint": plan.store.header.fingerprint,
+            "header": asdict(plan.store.header),
+        },
+        "n_parameters": fitted.model.count_params(),
+        "leaks": plan.split.leaks,
+        "groups_known": plan.split.groups_known,
+        "split": split_to_json(plan.split),
+        **describe_environment(),
+    }
+
+
+def _write_history(folder: Path, fitted: FittedHead) -> None:
+    epochs = [asdict(report) for report in fitted.history]
+    write_json(folder / "history.json", {"best_epoch": fitted.best_epoch, "epochs": epochs})
+    write_csv(folder / "history.csv", list(epochs[0]), [list(e.values()) for e in epochs])
+
+
+def _write_predictions(
+    folder: Path, plan: _Plan, test: Sequences, probabilities: Float32Array
+) -> None:
+    header = ["clip_id", "group", "part", "label", "predicted"]
+    rows = (
+        [
+            clip_id,
+            plan.groups[clip_id],
+            "test",
+            plan.classes[truth],
+            plan.classes[int(row.argmax())],
+            *(f"{value:.6g}" for value in row),
+        ]
+        for clip_id, truth, row in zip(
+            test.clip_ids, test.class_indices, probabilities, strict=True
+        )
+    )
+    columns = [*header, *(f"probability:{label}" for label in plan.classes)]
+    write_csv(folder / "predictions.csv", columns, rows)

@@ -1,0 +1,179 @@
+"""Worker processes that run the trials of a comparison side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from features import errors
+from features.errors import FrameHeadError, OptionInvalid, TrainingFailed
+from pipeline.fitting import thread_environment
+from pipeline.trials import Trial
+
+# Each worker holds the backend and the store's clips: about a gigabyte.
+_MOST_DEFAULT_JOBS = 8
+
+
+def choose_jobs(jobs: int | None, n_trials: int) -> int:
+    """Say how many worker processes to use.
+
+    Parameters
+    ----------
+    jobs : int or None
+        What the user asked for, at least 1; None for one per usable core, at most 8.
+    n_trials : int
+
+    Returns
+    -------
+    int
+        No more than there are trials, at least 1.
+
+    Raises
+    ------
+    OptionInvalid
+        If `jobs` is below 1.
+    """
+    if jobs is not None and jobs < 1:
+        raise OptionInvalid(f"--jobs must be at least 1. Received: {jobs}.")
+    wanted = min(usable_cores(), _MOST_DEFAULT_JOBS) if jobs is None else jobs
+    return max(1, min(wanted, n_trials))
+
+
+def usable_cores() -> int:
+    """Count the processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run_trials(plan_path: Path, trials: Sequence[Trial], *, jobs: int) -> Iterator[Trial]:
+    """Run trials in worker processes; their results are files in the plan's folder.
+
+    Parameters
+    ----------
+    plan_path : Path
+        See `pipeline.trials.write_plan`.
+    trials : sequence of Trial
+    jobs : int
+        Processes, each with its share of the cores.
+
+    Yields
+    ------
+    Trial
+        As each is finished.
+
+    Raises
+    ------
+    TrainingFailed
+        If a worker dies.
+    FrameHeadError
+        What a trial raised, in its own kind.
+    """
+    waiting: queue.SimpleQueue[Trial | None] = queue.SimpleQueue()
+    for trial in [*trials, *[None] * jobs]:
+        waiting.put(trial)
+    finished: queue.SimpleQueue[Trial | FrameHeadError] = queue.SimpleQueue()
+    workers = [_Worker(plan_path, max(1, usable_cores() // jobs)) for _ in range(jobs)]
+    threads = [
+        threading.Thread(target=_drive, args=(worker, waiting, finished), daemon=True)
+        for worker in workers
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in trials:
+            outcome = finished.get()
+            if isinstance(outcome, FrameHeadError):
+                raise outcome
+            yield outcome
+    finally:
+        for worker in workers:
+            worker.stop()
+        for thread in threads:
+            thread.join()
+
+
+def _drive(
+    worker: _Worker,
+    waiting: queue.SimpleQueue[Trial | None],
+    finished: queue.SimpleQueue[Trial | FrameHeadError],
+) -> None:
+    while (trial := waiting.get()) is not None:
+        try:
+            worker.run(trial)
+        except FrameHeadError as problem:
+            finished.put(problem)
+            return
+        finished.put(trial)
+
+
+class _Worker:
+    """One worker process, seen from its parent."""
+
+    def __init__(self, plan_path: Path, n_threads: int) -> None:
+        root = str(Path(__file__).resolve().parent.parent)
+        # Not multiprocessing: that would import the caller's main module once more, which
+        # breaks scripts without a main guard, and notebooks. -P keeps the working
+        # directory, where anything may lie, out of the import path.
+        code = f"import sys; sys.path.insert(0, {root!r}); from pipeline.trials import main; main()"
+        self._said = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", code, str(plan_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            text=True,
+            encoding="ascii",
+            env={
+                **os.environ,
+                **thread_environment(n_threads),
+                # Several processes share a GPU: none may take all of its memory.
+                "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+                "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+            },
+            # Ctrl-C in a terminal reaches a whole process group; the parent handles it alone.
+            start_new_session=True,
+        )
+
+    def run(self, trial: Trial) -> None:
+        """Run one trial, and raise what it raised."""
+        line = ""
+        if self._process.stdin is not None and self._process.stdout is not None:
+            with suppress(OSError, ValueError):
+                self._process.stdin.write(json.dumps(asdict(trial)) + "\n")
+                self._process.stdin.flush()
+                line = self._process.stdout.readline()
+        if not line:
+            raise TrainingFailed(
+                f"A worker process must survive its trials. At {trial.file_name} it ended with "
+                f"{self._process.wait()}: {self._last_words()}",
+                hint="run the same command again, finished trials are kept; use fewer --jobs "
+                "if memory ran out",
+            )
+        answer = json.loads(line)
+        if answer["kind"] == "failed":
+            kind = getattr(errors, answer["error"], TrainingFailed)
+            raise kind(answer["message"], hint=answer.get("hint", ""))
+
+    def stop(self) -> None:
+        """End the process, whatever it is doing."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._said):
+            if stream is not None:
+                with suppress(OSError):
+                    stream.close()
+
+    def _last_words(self) -> str:
+        self._said.seek(0)
+        lines = self._said.read().decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing."
