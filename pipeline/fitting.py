@@ -172,7 +172,8 @@ def fit_head(
         metrics=["accuracy"],
     )
     shuffler = np.random.default_rng(seed)
-    clip_weights = _clip_weights(train.class_indices, n_classes, options.class_weights)
+    class_weights = _weigh_classes(train.class_indices, n_classes, options.class_weights)
+    clip_weights = class_weights[train.class_indices]
     history: list[EpochReport] = []
     best_loss, best_epoch, best_weights = math.inf, 0, model.get_weights()
     milestone, milestone_epoch = math.inf, 0
@@ -180,7 +181,7 @@ def fit_head(
         loss, accuracy = _train_epoch(
             model, train, clip_weights, shuffler.permutation(len(train.clip_ids)), options
         )
-        val_loss, val_accuracy = _evaluate(model, val, options.batch_size)
+        val_loss, val_accuracy = _evaluate(model, val, class_weights)
         report = EpochReport(epoch, loss, accuracy, val_loss, val_accuracy)
         if not (math.isfinite(loss) and math.isfinite(val_loss)):
             raise TrainingFailed(
@@ -287,21 +288,22 @@ def _train_epoch(
     return float(losses["loss"]), float(losses["accuracy"])
 
 
-def _evaluate(model: Any, sequences: Sequences, batch_size: int) -> tuple[float, float]:
-    probabilities = predict_probabilities(model, sequences, max(batch_size, 64))
+def _evaluate(
+    model: Any, sequences: Sequences, class_weights: npt.NDArray[np.float32]
+) -> tuple[float, float]:
+    probabilities = predict_probabilities(model, sequences)
     truth = sequences.class_indices
     of_truth: FloatArray = probabilities[np.arange(len(truth)), truth].astype(np.float64)
-    loss = -np.log(np.maximum(of_truth, 1e-12)).mean()
+    # Weighted as in training: otherwise stopping would undo what the weights are for.
+    loss = np.average(-np.log(np.maximum(of_truth, 1e-12)), weights=class_weights[truth])
     return float(loss), float((probabilities.argmax(axis=1) == truth).mean())
 
 
-def _clip_weights(
+def _weigh_classes(
     class_indices: IntArray, n_classes: int, kind: ClassWeights
 ) -> npt.NDArray[np.float32]:
     if kind == "none":
-        return np.ones(len(class_indices), dtype=np.float32)
-    counts = np.bincount(class_indices, minlength=n_classes)
-    n_present = np.count_nonzero(counts)
-    weights = len(class_indices) / (n_present * np.maximum(counts, 1))
-    chosen: npt.NDArray[np.float32] = weights[class_indices].astype(np.float32)
-    return chosen
+        return np.ones(n_classes, dtype=np.float32)
+    counts = np.maximum(np.bincount(class_indices, minlength=n_classes), 1)
+    weights: npt.NDArray[np.float32] = (len(class_indices) / (n_classes * counts)).astype(np.float32)
+    return weights

@@ -125,7 +125,7 @@ class _Worker:
         # breaks scripts without a main guard, and notebooks. -P keeps the working
         # directory, where anything may lie, out of the import path.
         code = f"import sys; sys.path.insert(0, {root!r}); from pipeline.trials import main; main()"
-        self._said = tempfile.TemporaryFile()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by `stop`
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", code, str(plan_path)],
             stdin=subprocess.PIPE,

@@ -1,0 +1,76 @@
+"""Small synthetic stores for the tests of stage 2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from features.commits import commit_clips, merge_parts
+from features.records import (
+    BackboneSpec,
+    ClipEmbedding,
+    ClipRecord,
+    EmbeddedClip,
+    FrameSampling,
+    SourceFile,
+    StoreHeader,
+    VideoFacts,
+)
+
+DIM = 12
+
+
+def make_header(dim: int = DIM, *, weights_sha256: str = "0" * 64) -> StoreHeader:
+    backbone = BackboneSpec("MobileNetV2", "imagenet", weights_sha256, 0.35, 96, dim)
+    return StoreHeader(backbone, FrameSampling("uniform", 6.0), "float32")
+
+
+def make_clip(
+    clip_id: str, label: str, group: str = "", split: str = "", n_frames: int = 5
+) -> ClipRecord:
+    source = SourceFile(1, 1, "00")
+    return ClipRecord(clip_id, label, group, split, "done", "", n_frames, source, VideoFacts())
+
+
+def make_clips(
+    *, classes: Sequence[str] = ("dive", "jump", "walk"), n_groups: int = 6, per_group: int = 2
+) -> list[ClipRecord]:
+    """Clips named as in UCF101, every group of one class."""
+    return [
+        make_clip(f"{label}/v_{label}_g{g:02d}_c{c:02d}.avi", label, f"{label}_g{g:02d}")
+        for label in classes
+        for g in range(1, n_groups + 1)
+        for c in range(1, per_group + 1)
+    ]
+
+
+def write_store(
+    path: Path,
+    clips: Sequence[ClipRecord],
+    *,
+    failed: Sequence[ClipRecord] = (),
+    header: StoreHeader | None = None,
+    signal: float = 2.0,
+    seed: int = 0,
+) -> Path:
+    """Write a store in which every class has a direction of its own, with noise."""
+    header = header or make_header()
+    dim = header.backbone.embedding_dim
+    rng = np.random.default_rng(seed)
+    directions = {label: rng.normal(size=dim) for label in sorted({c.label for c in clips})}
+    pending = []
+    for clip in clips:
+        n_frames = int(rng.integers(2, 7))
+        vectors = rng.normal(size=(n_frames, dim)) + signal * directions[clip.label]
+        piece = ClipEmbedding(
+            vectors.astype(header.dtype), np.arange(n_frames) / 25, np.arange(n_frames)
+        )
+        pending.append(EmbeddedClip(replace(clip, n_frames=n_frames), piece))
+    for clip in failed:
+        record = replace(clip, status="failed", reason="unreadable", n_frames=0)
+        pending.append(EmbeddedClip(record, None))
+    commit_clips(path, header, pending, {"by": "test"})
+    merge_parts(path)
+    return path

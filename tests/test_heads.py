@@ -1,0 +1,180 @@
+"""Heads: padding never matters, models come back from disk, learning works."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from features.errors import HeadUnknown, OptionInvalid, TrainingFailed
+from features.quiet import import_keras
+from pipeline.batches import Sequences, sequence_from_vectors
+from pipeline.fitting import (
+    EpochReport,
+    FitOptions,
+    fit_head,
+    limit_threads,
+    predict_probabilities,
+)
+from pipeline.heads import HEADS, HeadOptions, build_head, find_head
+from pipeline.runs import save_model
+from stage2_helpers import DIM
+
+
+def make_sequences(seed: int = 0, *, n_clips: int = 24, signal: float = 1.5) -> Sequences:
+    rng = np.random.default_rng(seed)
+    directions = np.random.default_rng(99).normal(size=(3, DIM))
+    labels = np.arange(n_clips) % 3
+    clips = [
+        (rng.normal(size=(rng.integers(1, 7), DIM)) + signal * directions[label]).astype("float32")
+        for label in labels
+    ]
+    padded = sequence_from_vectors(clips)
+    return Sequences(padded.vectors, padded.mask, labels.astype(np.int64), padded.clip_ids)
+
+
+def make_model(name: str, **options: Any) -> Any:
+    rng = np.random.default_rng(1)
+    import_keras().utils.set_random_seed(0)
+    return build_head(
+        name,
+        embedding_dim=DIM,
+        n_classes=3,
+        mean=rng.normal(size=DIM),
+        deviation=rng.uniform(0.5, 2, size=DIM),
+        options=HeadOptions(units=8, **options),
+    )
+
+
+@pytest.mark.parametrize("name", sorted(HEADS))
+def test_padding_and_company_change_nothing(name: str, tmp_path: Path) -> None:
+    model = make_model(name)
+    sequences = make_sequences()
+    together = predict_probabilities(model, sequences)
+    np.testing.assert_allclose(together.sum(axis=1), 1, atol=1e-5)
+    assert np.ptp(together, axis=0).min() > 1e-3  # the head does look at the clips
+
+    garbage = sequences.vectors.copy()
+    garbage[~sequences.mask] = np.nan
+    spoilt = Sequences(garbage, sequences.mask, sequences.class_indices, sequences.clip_ids)
+    np.testing.assert_array_equal(predict_probabilities(model, spoilt), together)
+
+    longer = np.pad(sequences.vectors, ((0, 0), (0, 3), (0, 0)), constant_values=5.0)
+    mask = np.pad(sequences.mask, ((0, 0), (0, 3)))
+    wide = Sequences(longer, mask, sequences.class_indices, sequences.clip_ids)
+    np.testing.assert_allclose(predict_probabilities(model, wide), together, atol=1e-5)
+
+    for row in (0, 1, 2):
+        alone = sequence_from_vectors([sequences.vectors[row][sequences.mask[row]]])
+        np.testing.assert_allclose(
+            predict_probabilities(model, alone)[0], together[row], atol=1e-5
+        )
+
+    save_model(model, tmp_path / "model.keras")
+    keras = import_keras()
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    np.testing.assert_allclose(predict_probabilities(loaded, sequences), together, atol=1e-6)
+    assert b"Lambda" not in (tmp_path / "model.keras").read_bytes()
+
+
+def test_batch_size_of_prediction_changes_nothing() -> None:
+    model = make_model("mean-linear")
+    sequences = make_sequences(n_clips=10)
+    whole = predict_probabilities(model, sequences)
+    for size in (1, 3, 4, 10, 64):
+        np.testing.assert_allclose(
+            predict_probabilities(model, sequences, size), whole, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("name", ["mean-linear", "lstm", "lstm-attention"])
+def test_heads_learn_and_the_same_seed_gives_the_same_head(name: str) -> None:
+    train, val, test = make_sequences(0, n_clips=48), make_sequences(1), make_sequences(2)
+    options = FitOptions(epochs=10, learning_rate=0.02)
+    fits = [
+        fit_head(train, val, head=name, n_classes=3, seed=seed, fit_options=options)
+        for seed in (3, 3, 4)
+    ]
+    first, again, other = (predict_probabilities(fit.model, test) for fit in fits)
+    assert (first.argmax(axis=1) == test.class_indices).mean() >= 0.9
+    np.testing.assert_array_equal(first, again)
+    assert fits[0].history == fits[1].history
+    assert np.abs(first - other).max() > 1e-6
+
+
+def test_best_epoch_is_kept() -> None:
+    # Labels without a pattern: learning them by heart makes validation worse and worse.
+    train, val = make_sequences(0, signal=0.0), make_sequences(1, signal=0.0)
+    seen: list[EpochReport] = []
+    options = FitOptions(epochs=60, learning_rate=0.02, patience=4)
+    fitted = fit_head(
+        train, val, head="mlp", n_classes=3, fit_options=options, on_epoch=seen.append
+    )
+    assert tuple(seen) == fitted.history
+    losses = [report.val_loss for report in seen]
+    assert losses.index(min(losses)) + 1 == fitted.best_epoch
+    assert len(seen) < 60
+    probabilities = predict_probabilities(fitted.model, val)
+    loss = -np.log(probabilities[np.arange(24), val.class_indices]).mean()
+    assert loss == pytest.approx(min(losses), abs=1e-5)
+
+
+def test_balanced_weights_lift_the_rare_class() -> None:
+    rng = np.random.default_rng(0)
+    vectors = [rng.normal(size=(2, DIM)).astype("float32") for _ in range(60)]
+    padded = sequence_from_vectors(vectors)
+    labels = np.array([1] * 6 + [0] * 54, dtype=np.int64)
+    sequences = Sequences(padded.vectors, padded.mask, labels, padded.clip_ids)
+    shares = []
+    for kind in ("none", "balanced"):
+        options = FitOptions(epochs=10, learning_rate=0.02, class_weights=kind)
+        fitted = fit_head(
+            sequences, sequences, head="mean-linear", n_classes=2, fit_options=options
+        )
+        shares.append(predict_probabilities(fitted.model, sequences)[6:, 1].mean())
+    assert shares[1] > shares[0] + 0.1
+
+
+def test_loss_that_is_not_finite_ends_training() -> None:
+    train = make_sequences()
+    broken = train.vectors.copy()
+    broken[0, 0, 0] = np.nan
+    bad = Sequences(broken, train.mask, train.class_indices, train.clip_ids)
+    with pytest.raises(TrainingFailed, match="'mean-linear' reached loss=nan"):
+        fit_head(bad, train, head="mean-linear", n_classes=3)
+
+
+def test_unknown_head_names_choices_and_the_closest() -> None:
+    with pytest.raises(HeadUnknown, match=r"mean-linear, mlp, lstm.*'ltsm'.*did you mean 'lstm'"):
+        find_head("ltsm")
+    with pytest.raises(HeadUnknown, match="one of"):
+        find_head("zzz")
+    assert all(kind.summary.endswith(".") for kind in HEADS.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "--epochs must be at least 1"),
+        ({"batch_size": 0}, "--batch-size must be at least 1"),
+        ({"learning_rate": 0.0}, "--learning-rate must be above 0"),
+        ({"class_weights": "some"}, "none or balanced"),
+    ],
+)
+def test_fit_options_are_checked(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionInvalid, match=message):
+        FitOptions(**options)
+
+
+def test_head_options_and_threads_are_checked() -> None:
+    with pytest.raises(OptionInvalid, match="--units"):
+        HeadOptions(units=0)
+    with pytest.raises(OptionInvalid, match="--dropout"):
+        HeadOptions(dropout=1.0)
+    with pytest.raises(OptionInvalid, match="at least 1"):
+        limit_threads(0)
+    import_keras()
+    with pytest.raises(OptionInvalid, match="before Keras is imported"):
+        limit_threads(3)
+    limit_threads(None)
