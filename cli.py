@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from features.errors import EXIT_FAILED, EXIT_SOME_CLIPS_FAILED
-from pipeline.console import EpochLine, ErrorGroup, ProgressBar, common_options, print_result
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-_PathType = click.Path(path_type=Path)
-# Written out, because the registry imports NumPy; a test compares the two.
-_HEADS = "mean-linear, mlp, lstm, bilstm, gru, bigru, lstm-attention"
+from pipeline.console import EpochLine, ErrorGroup, ProgressBar, TrialBar, print_result
+from pipeline.options import (
+    HEAD_NAMES,
+    PATH,
+    common_options,
+    embed_options,
+    fit_options,
+    split_options,
+)
 
 
 @click.group(
@@ -39,34 +41,9 @@ def cli() -> None:
     logging.getLogger("framehead").setLevel(logging.INFO)
 
 
-def _embed_options(command: _Command) -> _Command:
-    """Add the options that say how clips are decoded and embedded."""
-    for option in reversed(
-        (
-            click.option(
-                "--engine",
-                type=click.Choice(["auto", "litert", "keras"]),
-                default="auto",
-                show_default=True,
-                help="What executes the backbone: auto is Keras on a GPU, else LiteRT.",
-            ),
-            click.option("--workers", type=int, help="Decode processes.  [default: one per core]"),
-            click.option(
-                "--clip-timeout",
-                type=float,
-                default=60.0,
-                show_default=True,
-                help="Seconds without progress after which a clip is given up.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
-
-
 @cli.command("extract-features")
-@click.argument("videos", type=_PathType)
-@click.option("--out", type=_PathType, required=True, help="The store to write, an HDF5 file.")
+@click.argument("videos", type=PATH)
+@click.option("--out", type=PATH, required=True, help="The store to write, an HDF5 file.")
 @click.option(
     "--labels",
     default="folder",
@@ -101,7 +78,7 @@ def _embed_options(command: _Command) -> _Command:
     show_default=True,
     help="Type in which embeddings are stored.",
 )
-@_embed_options
+@embed_options
 @click.option("--retry-failed", is_flag=True, help="Try clips again that failed before.")
 @click.option("--overwrite", is_flag=True, help="Delete the store first.")
 @common_options
@@ -162,7 +139,7 @@ def extract_features_command(
 
 
 @cli.command("inspect")
-@click.argument("store", type=_PathType)
+@click.argument("store", type=PATH)
 @click.option("--verify", is_flag=True, help="Compare every embedding with its checksum.")
 @common_options
 @click.pass_context
@@ -179,85 +156,11 @@ def inspect_command(
         ctx.exit(EXIT_FAILED)
 
 
-def _split_options(command: _Command) -> _Command:
-    """Add the options that say who is trained on and who is tested."""
-    for option in reversed(
-        (
-            click.option(
-                "--split",
-                type=_PathType,
-                help="A split file that an earlier run wrote, split.json in its folder.",
-            ),
-            click.option(
-                "--test-lists",
-                type=_PathType,
-                metavar="DIR",
-                help="Folder of the official UCF101 or HMDB51 lists.",
-            ),
-            click.option(
-                "--fold", type=int, default=1, show_default=True, help="Which official split."
-            ),
-            click.option(
-                "--group-regex",
-                metavar="REGEX",
-                help="What names the group in a clip's path, its first parenthesis; instead of "
-                "the store's groups.",
-            ),
-            click.option(
-                "--allow-leaks",
-                is_flag=True,
-                help="Accept a split in which a group stands on both sides; every result is "
-                "then marked LEAKY.",
-            ),
-            click.option("--seed", type=int, default=0, show_default=True, help="Of all chance."),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-def _fit_options(command: _Command) -> _Command:
-    """Add the options that say how a head is trained."""
-    for option in reversed(
-        (
-            click.option(
-                "--epochs", type=int, default=100, show_default=True, help="Epochs at most."
-            ),
-            click.option(
-                "--patience",
-                type=int,
-                default=12,
-                show_default=True,
-                help="Epochs without a lower validation loss after which training stops.",
-            ),
-            click.option(
-                "--batch-size", type=int, default=16, show_default=True, help="Clips per step."
-            ),
-            click.option(
-                "--learning-rate", type=float, default=1e-3, show_default=True, help="Of AdamW."
-            ),
-            click.option("--units", type=int, help="Width of the head.  [default: the head's own]"),
-            click.option(
-                "--dropout", type=float, help="Share of dropped values.  [default: the head's own]"
-            ),
-            click.option(
-                "--class-weights",
-                type=click.Choice(["none", "balanced"]),
-                default="none",
-                show_default=True,
-                help="Weigh every class as if it had equally many clips.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
-
-
 @cli.command("train-head")
-@click.argument("store", type=_PathType)
-@click.option("--out", type=_PathType, required=True, help="The run to write, a folder.")
-@click.option("--head", default="lstm", show_default=True, help=f"One of: {_HEADS}.")
-@_split_options
+@click.argument("store", type=PATH)
+@click.option("--out", type=PATH, required=True, help="The run to write, a folder.")
+@click.option("--head", default="lstm", show_default=True, help=f"One of: {HEAD_NAMES}.")
+@split_options
 @click.option(
     "--test-fraction",
     type=float,
@@ -272,7 +175,7 @@ def _fit_options(command: _Command) -> _Command:
     show_default=True,
     help="Share of the training clips that early stopping watches, in whole groups.",
 )
-@_fit_options
+@fit_options
 @click.option("--threads", type=int, help="Processor threads at most.  [default: all]")
 @click.option("--overwrite", is_flag=True, help="Replace a run that stands there.")
 @common_options
@@ -291,15 +194,96 @@ def train_head_command(store: Path, out: Path, as_json: bool, quiet: bool, **opt
     print_result(train_to_json(summary), train_to_text(summary), as_json=as_json)
 
 
+@cli.command("compare-heads")
+@click.argument("store", type=PATH)
+@click.option("--out", type=PATH, required=True, help="The comparison to write, a folder.")
+@click.option(
+    "--heads",
+    default="mean-linear,lstm,gru",
+    show_default=True,
+    metavar="NAME,NAME...",
+    help=f"Any of: {HEAD_NAMES}.",
+)
+@click.option("--seeds", type=int, default=3, show_default=True, help="Seeds per head and split.")
+@click.option(
+    "--folds",
+    type=int,
+    default=5,
+    show_default=True,
+    help="Folds of whole groups; not with --split or --test-lists.",
+)
+@split_options
+@click.option(
+    "--val-fraction",
+    type=float,
+    default=0.2,
+    show_default=True,
+    help="Share of the training clips that early stopping watches, in whole groups.",
+)
+@fit_options
+@click.option("--jobs", type=int, help="Processes.  [default: one per core, at most 8]")
+@click.option("--overwrite", is_flag=True, help="Replace a comparison that stands there.")
+@common_options
+def compare_heads_command(
+    store: Path, out: Path, heads: str, as_json: bool, quiet: bool, **options: Any
+) -> None:
+    """Train several heads on the same splits of STORE, and rank them.
+
+    Every accuracy comes with its 95 % interval over groups, every head with a paired test
+    against the best one. A comparison that was killed goes on when it is started again.
+    """
+    from pipeline.compare import compare_heads
+    from pipeline.render import compare_to_json, compare_to_text
+
+    names = [name.strip() for name in heads.split(",") if name.strip()]
+    with TrialBar(quiet=quiet) as bar:
+        comparison = compare_heads(store, out, heads=names, on_trial=bar.update, **options)
+    print_result(compare_to_json(comparison), compare_to_text(comparison), as_json=as_json)
+
+
+@cli.command("export-embeddings")
+@click.argument("store", type=PATH)
+@click.option("--out", type=PATH, required=True, help="File, or folder for the projector.")
+@click.option(
+    "--format",
+    type=click.Choice(["npz", "csv", "parquet", "projector"]),
+    help="[default: what the suffix of --out says]",
+)
+@click.option(
+    "--level",
+    type=click.Choice(["frame", "clip"]),
+    help="One row per frame, or per clip: the mean over its frames.  [default: frame; with "
+    "--head clip]",
+)
+@click.option(
+    "--head",
+    "run",
+    type=PATH,
+    metavar="RUN",
+    help="A trained head: export what its last layer classifies, one vector per clip.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace what stands there.")
+@common_options
+def export_embeddings_command(
+    store: Path, out: Path, as_json: bool, quiet: bool, **options: Any
+) -> None:
+    """Write the embeddings in STORE in a format that other programs read."""
+    from pipeline.export import export_embeddings
+    from pipeline.render import export_to_json, export_to_text
+
+    summary = export_embeddings(store, out, **options)
+    print_result(export_to_json(summary), export_to_text(summary), as_json=as_json)
+
+
 @cli.command("predict")
-@click.argument("run", type=_PathType)
-@click.argument("videos", type=_PathType, nargs=-1, required=True, metavar="VIDEO...")
+@click.argument("run", type=PATH)
+@click.argument("videos", type=PATH, nargs=-1, required=True, metavar="VIDEO...")
 @click.option(
     "--weights",
-    type=_PathType,
+    type=PATH,
     help="Where the backbone's weights lie now.  [default: where they lay]",
 )
-@_embed_options
+@embed_options
 @common_options
 @click.pass_context
 def predict_command(

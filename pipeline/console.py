@@ -1,23 +1,21 @@
-"""What all commands share: error messages, common options, progress, printing results."""
+"""What all commands share: error messages, progress, and printing results."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from features.errors import EXIT_INTERRUPTED, FrameHeadError, Interrupted
 from features.text import printable
+from pipeline.options import is_debugging
 
 if TYPE_CHECKING:
     from features.extract import Progress
+    from pipeline.compare import TrialProgress
     from pipeline.fitting import EpochReport
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-_DEBUG = "framehead.debug"
 
 
 class ErrorGroup(click.Group):
@@ -28,7 +26,7 @@ class ErrorGroup(click.Group):
         try:
             return super().invoke(ctx)
         except FrameHeadError as problem:
-            if ctx.meta.get(_DEBUG):
+            if is_debugging(ctx):
                 raise
             _complain(problem)
             ctx.exit(problem.exit_code)
@@ -37,32 +35,10 @@ class ErrorGroup(click.Group):
             ctx.exit(EXIT_INTERRUPTED)
 
 
-def _remember_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
-    # The meta dictionary is shared by all contexts of one invocation.
-    ctx.meta[_DEBUG] = value
-
-
 def _complain(problem: FrameHeadError) -> None:
     click.echo(f"Error: {printable(problem.message)}", err=True)
     if problem.hint:
         click.echo(f"Hint: {printable(problem.hint)}", err=True)
-
-
-def common_options(command: _Command) -> _Command:
-    """Add the options that every command has."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
-        click.option("-q", "--quiet", is_flag=True, help="No progress on standard error."),
-        click.option(
-            "--debug",
-            is_flag=True,
-            expose_value=False,
-            callback=_remember_debug,
-            help="Show tracebacks.",
-        ),
-    ):
-        command = option(command)
-    return command
 
 
 def print_result(result: dict[str, Any], text: str, *, as_json: bool) -> None:
@@ -124,3 +100,33 @@ class EpochLine:
     def __exit__(self, *exception: object) -> None:
         if self._is_shown:
             click.echo(err=True)
+
+
+class TrialBar:
+    """Trials and time left on standard error, if that is a terminal."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._is_disabled = True if quiet else None
+        self._bar: Any = None
+
+    def __enter__(self) -> TrialBar:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def update(self, progress: TrialProgress) -> None:
+        """Show a `TrialProgress`."""
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=progress.n_trials,
+                initial=progress.n_done - 1,
+                unit="trial",
+                file=sys.stderr,
+                disable=self._is_disabled,
+            )
+        self._bar.set_postfix_str(progress.trial.head, refresh=False)
+        self._bar.update(progress.n_done - self._bar.n)

@@ -305,5 +305,7 @@ def _weigh_classes(
     if kind == "none":
         return np.ones(n_classes, dtype=np.float32)
     counts = np.maximum(np.bincount(class_indices, minlength=n_classes), 1)
-    weights: npt.NDArray[np.float32] = (len(class_indices) / (n_classes * counts)).astype(np.float32)
+    weights: npt.NDArray[np.float32] = (len(class_indices) / (n_classes * counts)).astype(
+        np.float32
+    )
     return weights

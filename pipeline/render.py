@@ -9,6 +9,8 @@ from typing import Any
 from features.extract import ExtractSummary
 from features.inspect import StoreSummary
 from features.text import format_bytes, format_count, format_table, printable
+from pipeline.compare import Comparison
+from pipeline.export import ExportSummary
 from pipeline.predict import PredictSummary
 from pipeline.runs import RunSummary, summary_to_json
 
@@ -166,6 +168,74 @@ def train_to_text(summary: RunSummary) -> str:
         lines.append("Trained before with the same settings; nothing was done")
     lines.append(f"Run: {printable(summary.path)}")
     return "\n".join(lines)
+
+
+def compare_to_json(comparison: Comparison) -> dict[str, Any]:
+    """Lay out a comparison for ``compare-heads --json``."""
+    return {"schema": SCHEMA, **asdict(comparison)}
+
+
+def compare_to_text(comparison: Comparison) -> str:
+    """Tell how heads compare, best first."""
+    rows = [
+        [
+            head.name,
+            f"{head.accuracy.mean:.1%}",
+            f"{head.accuracy.low:.1%} to {head.accuracy.high:.1%}",
+            f"{head.balanced_accuracy:.1%}",
+            f"{head.macro_f1:.3f}",
+            f"{head.calibration_error:.3f}",
+            str(head.n_parameters),
+            f"{head.train_seconds:.1f}",
+            f"{head.latency_ms:.2f}",
+        ]
+        for head in comparison.heads
+    ]
+    header = [
+        "head",
+        "accuracy",
+        "95 % interval",
+        "balanced",
+        "macro-F1",
+        "ECE",
+        "parameters",
+        "train s",
+        "ms/clip",
+    ]
+    lines = [
+        *(["LEAKY: groups stand on both sides of the split"] if comparison.leaks else []),
+        format_table(header, rows),
+        "",
+        f"{comparison.n_clips} clips of {format_count(comparison.n_groups, 'group')}, "
+        f"{format_count(comparison.n_splits, 'split')} x "
+        f"{format_count(comparison.n_seeds, 'seed')}, "
+        f"{format_count(comparison.n_trials, 'trial')} ({comparison.n_reused} from before) in "
+        f"{comparison.seconds:.0f} s",
+        *(h.against_best.verdict for h in comparison.heads if h.against_best is not None),
+    ]
+    if comparison.n_excluded:
+        lines.append(f"{format_count(comparison.n_excluded, 'clip')} of the store in no part")
+    if comparison.n_failed:
+        lines.append(f"{format_count(comparison.n_failed, 'clip')} of the store without embeddings")
+    if not comparison.groups_known:
+        lines.append(_GROUPS_UNKNOWN)
+    lines.append(f"Comparison: {printable(comparison.path)}")
+    return "\n".join(lines)
+
+
+def export_to_json(summary: ExportSummary) -> dict[str, Any]:
+    """Lay out an export for ``export-embeddings --json``."""
+    return {"schema": SCHEMA, **asdict(summary)}
+
+
+def export_to_text(summary: ExportSummary) -> str:
+    """Tell what was exported."""
+    left_out = f", {summary.n_failed} without embeddings left out" if summary.n_failed else ""
+    return (
+        f"{format_count(summary.n_rows, 'row')} of {summary.dim} numbers, one per "
+        f"{summary.level}, from {format_count(summary.n_clips, 'clip')}{left_out}\n"
+        f"{summary.format}: {printable(summary.path)}"
+    )
 
 
 def predict_to_json(summary: PredictSummary) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+
 from features.commits import commit_clips, merge_parts
 from features.records import (
     BackboneSpec,

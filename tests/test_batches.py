@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stage2_helpers import DIM, make_clip, make_clips, make_header, write_store
+
 from features.errors import NoClips, OptionInvalid
 from features.store import open_store, read_clip
 from pipeline import batches
@@ -17,7 +19,6 @@ from pipeline.batches import (
     sequence_from_vectors,
     take_clips,
 )
-from stage2_helpers import DIM, make_clip, make_clips, make_header, write_store
 
 CLASSES = ("dive", "jump", "walk")
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stage2_helpers import DIM
+
 from features.errors import HeadUnknown, OptionInvalid, TrainingFailed
 from features.quiet import import_keras
 from pipeline.batches import Sequences, sequence_from_vectors
@@ -19,7 +21,6 @@ from pipeline.fitting import (
 )
 from pipeline.heads import HEADS, HeadOptions, build_head, find_head
 from pipeline.runs import save_model
-from stage2_helpers import DIM
 
 
 def make_sequences(seed: int = 0, *, n_clips: int = 24, signal: float = 1.5) -> Sequences:
@@ -67,9 +68,7 @@ def test_padding_and_company_change_nothing(name: str, tmp_path: Path) -> None:
 
     for row in (0, 1, 2):
         alone = sequence_from_vectors([sequences.vectors[row][sequences.mask[row]]])
-        np.testing.assert_allclose(
-            predict_probabilities(model, alone)[0], together[row], atol=1e-5
-        )
+        np.testing.assert_allclose(predict_probabilities(model, alone)[0], together[row], atol=1e-5)
 
     save_model(model, tmp_path / "model.keras")
     keras = import_keras()
@@ -83,9 +82,7 @@ def test_batch_size_of_prediction_changes_nothing() -> None:
     sequences = make_sequences(n_clips=10)
     whole = predict_probabilities(model, sequences)
     for size in (1, 3, 4, 10, 64):
-        np.testing.assert_allclose(
-            predict_probabilities(model, sequences, size), whole, atol=1e-6
-        )
+        np.testing.assert_allclose(predict_probabilities(model, sequences, size), whole, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["mean-linear", "lstm", "lstm-attention"])

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn import metrics as reference
+
 from pipeline.metrics import (
     balanced_accuracy,
     bootstrap_interval,
@@ -19,7 +21,6 @@ from pipeline.metrics import (
     score_classes,
 )
 from pipeline.ranking import adjust_p_values, flip_test
-from sklearn import metrics as reference
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))

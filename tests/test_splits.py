@@ -7,18 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stage2_helpers import make_clip, make_clips, write_store
+
 from features.errors import OptionInvalid, SplitImpossible, SplitLeaks
 from features.records import ClipRecord
 from features.store import open_store
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pipeline.folds import split_into_folds
 from pipeline.grouping import assign_groups, cut_part, groups_are_known
 from pipeline.leaks import find_leaks, require_no_leaks
 from pipeline.splitchoice import SplitRequest, choose_split
 from pipeline.splitfiles import read_split, write_split
 from pipeline.splits import Split, split_by_column, split_by_groups, split_by_lists
-from stage2_helpers import make_clip, make_clips, write_store
 
 
 @st.composite

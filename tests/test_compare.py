@@ -1,0 +1,194 @@
+"""compare-heads: same splits for all, resumable, and honest about differences."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stage2_helpers import make_clips, write_store
+
+from features.errors import HeadUnknown, OptionInvalid, OutputExists, TrainingFailed
+from pipeline import compare
+from pipeline.compare import Comparison, TrialProgress, compare_heads
+from pipeline.ranking import rank_heads
+from pipeline.splits import Split
+from pipeline.trialpool import choose_jobs, run_trials
+from pipeline.trials import Trial, TrialResult
+
+QUICK: dict[str, Any] = {
+    "heads": ("mean-linear", "mlp"),
+    "seeds": 1,
+    "folds": 2,
+    "epochs": 4,
+    "learning_rate": 0.02,
+    "jobs": 1,
+}
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_store(tmp_path_factory.mktemp("store") / "s.h5", make_clips(n_groups=5))
+
+
+@pytest.fixture(scope="module")
+def finished(store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """Run from a script without a main guard, in another folder that holds a trap."""
+    out = tmp_path_factory.mktemp("compared")
+    (out / "keras.py").write_text("raise RuntimeError('the working directory was imported')")
+    script = out / "script.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from pipeline.compare import compare_heads\n"
+        f"compare_heads({str(store_path)!r}, 'out', **{QUICK!r})\n"
+    )
+    subprocess.run([sys.executable, "-P", script.name], cwd=out, check=True, timeout=300)
+    return compare_heads(store_path, out / "out", **QUICK)
+
+
+def test_finished_comparison_is_not_repeated(finished: Comparison) -> None:
+    assert (finished.n_trials, finished.n_reused) == (4, 4)
+
+
+def test_outputs_agree(finished: Comparison) -> None:
+    folder = Path(finished.path)
+    content = json.loads((folder / "comparison.json").read_text())
+    assert content["schema"] == 1
+    names = [head["name"] for head in content["heads"]]
+    assert names == [head.name for head in finished.heads]
+    assert sorted(names) == ["mean-linear", "mlp"]
+    means = [head["accuracy"]["mean"] for head in content["heads"]]
+    assert means == sorted(means, reverse=True)
+    for head in content["heads"]:
+        assert head["accuracy"]["low"] <= head["accuracy"]["mean"] <= head["accuracy"]["high"]
+        assert head["accuracy"]["n"] == 30
+    assert len(content["splits"]) == 2
+    with (folder / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for head in content["heads"]:
+        mine = [row for row in rows if row["head"] == head["name"]]
+        assert len({row["clip_id"] for row in mine}) == len(mine) == 30
+        right = np.mean([row["label"] == row["predicted"] for row in mine])
+        assert right == pytest.approx(head["accuracy"]["mean"])
+    with (folder / "comparison.csv").open(newline="") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == names
+    assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_killed_comparison_repeats_only_what_is_missing(
+    finished: Comparison, store_path: Path
+) -> None:
+    results = sorted((Path(finished.path) / "trials").glob("*.json"))
+    assert len(results) == 4
+    before = results[0].read_bytes()
+    results[0].write_bytes(before[:50])  # as if the disk had been full
+    seen: list[TrialProgress] = []
+    again = compare_heads(store_path, finished.path, **QUICK, on_trial=seen.append)
+    assert [(p.n_done, p.n_trials) for p in seen] == [(4, 4)]
+    assert again.n_reused == 3
+    assert [h.accuracy for h in again.heads] == [h.accuracy for h in finished.heads]
+
+
+def test_other_settings_are_refused(finished: Comparison, store_path: Path) -> None:
+    with pytest.raises(OutputExists, match=r"epochs: 4, asked 5.*--overwrite"):
+        compare_heads(store_path, finished.path, **{**QUICK, "epochs": 5})
+
+
+def test_foreign_folder_is_left_alone(store_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(OutputExists, match="is left alone"):
+            compare_heads(store_path, tmp_path, **QUICK, overwrite=overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_options_are_checked_first(store_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(HeadUnknown):
+        compare_heads(store_path, tmp_path / "o", heads=["nope"])
+    with pytest.raises(OptionInvalid, match="different heads"):
+        compare_heads(store_path, tmp_path / "o", heads=["mlp", "mlp"])
+    with pytest.raises(OptionInvalid, match="--seeds"):
+        compare_heads(store_path, tmp_path / "o", seeds=0)
+    assert not (tmp_path / "o").exists()
+    with pytest.raises(OptionInvalid, match="--jobs"):
+        choose_jobs(0, 5)
+    assert choose_jobs(6, 2) == 2
+    assert 1 <= choose_jobs(None, 100) <= 8
+
+
+def test_worker_that_dies_is_reported(tmp_path: Path) -> None:
+    trial = Trial("lstm", 0, 0, "k" * 64)
+    with pytest.raises(TrainingFailed, match=r"lstm-seed0-fold0.*ended with 1: .*none\.json"):
+        list(run_trials(tmp_path / "none.json", [trial], jobs=1))
+
+
+def test_error_of_a_trial_keeps_its_kind(
+    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choose_and_remove(jobs: int | None, n_trials: int) -> int:
+        store.unlink()
+        return 1
+
+    store = tmp_path / "s.h5"
+    store.write_bytes(store_path.read_bytes())
+    monkeypatch.setattr(compare, "choose_jobs", choose_and_remove)
+    with pytest.raises(FileNotFoundError, match=r"s\.h5"):
+        compare_heads(store, tmp_path / "out", **QUICK)
+    assert not any((tmp_path / "out" / "trials").iterdir())
+    assert os.path.exists(tmp_path / "out" / "settings.json")
+
+
+def make_result(predicted: list[int]) -> TrialResult:
+    n_clips = len(predicted)
+    return TrialResult(predicted, [0.9] * n_clips, [True] * n_clips, 100, 5, 4, 1.0, 2.0)
+
+
+def test_ranking_by_hand() -> None:
+    ids = [f"c{i:02d}" for i in range(20)]
+    splits = [
+        Split((), (), tuple(ids[:10]), method="1"),
+        Split((), (), tuple(ids[10:]), method="2"),
+    ]
+    truth = {clip_id: i % 2 for i, clip_id in enumerate(ids)}
+    groups = {clip_id: f"g{i // 2}" for i, clip_id in enumerate(ids)}
+    right = [[truth[i] for i in split.test] for split in splits]
+    wrong = [[1 - value for value in row] for row in right]
+    results = {}
+    for seed in (0, 1):
+        for fold in (0, 1):
+            results[Trial("good", seed, fold, "")] = make_result(right[fold])
+            results[Trial("bad", seed, fold, "")] = make_result(wrong[fold])
+            # Right with the first seed only.
+            half = right[fold] if seed == 0 else wrong[fold]
+            results[Trial("half", seed, fold, "")] = make_result(half)
+    ranked = rank_heads(results, splits, truth, groups, ["a", "b"])
+    assert [head.name for head in ranked] == ["good", "half", "bad"]
+    assert [head.accuracy.mean for head in ranked] == [1.0, 0.5, 0.0]
+    assert ranked[0].against_best is None
+    assert ranked[0].accuracy.low == pytest.approx(0.025 ** (1 / 10))
+    assert ranked[0].calibration_error == pytest.approx(0.1)
+    worst = ranked[2].against_best
+    assert worst is not None
+    assert worst.p_value == pytest.approx(2 / 1024)
+    assert worst.p_adjusted == pytest.approx(4 / 1024)
+    assert worst.verdict == "good is better than bad by 100.0 points (p = 0.00391)."
+
+
+def test_equal_heads_are_not_told_apart() -> None:
+    splits = [Split((), (), ("a", "b", "c"), method="1")]
+    truth, groups = {"a": 0, "b": 1, "c": 1}, {"a": "g", "b": "h", "c": "i"}
+    results = {
+        Trial("x", 0, 0, ""): make_result([0, 1, 0]),
+        Trial("y", 0, 0, ""): make_result([0, 0, 1]),
+    }
+    second = rank_heads(results, splits, truth, groups, ["a", "b"])[1]
+    assert second.against_best is not None
+    assert second.against_best.p_adjusted == 1.0
+    assert second.against_best.verdict == "x and y got equally many clips right."
