@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from stage2_helpers import DIM, make_clip, make_clips, make_header, write_store
 
 from features.errors import NoClips, OptionInvalid
 from features.store import open_store, read_clip
-from pipeline import batches
 from pipeline.batches import (
     frame_statistics,
     load_sequences,
@@ -61,7 +61,7 @@ def test_failed_and_unknown_clips_are_refused(tmp_path: Path) -> None:
 
 def test_more_than_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(write_store(tmp_path / "s.h5", make_clips()))
-    monkeypatch.setattr(batches.os, "sysconf", lambda name: 8)
+    monkeypatch.setattr(os, "sysconf", lambda name: 8)
     with pytest.raises(OptionInvalid, match="must fit into memory.*--frames N"):
         load_sequences(store, [clip.clip_id for clip in store.clips], CLASSES)
 

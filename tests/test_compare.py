@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -142,7 +141,7 @@ def test_error_of_a_trial_keeps_its_kind(
     with pytest.raises(FileNotFoundError, match=r"s\.h5"):
         compare_heads(store, tmp_path / "out", **QUICK)
     assert not any((tmp_path / "out" / "trials").iterdir())
-    assert os.path.exists(tmp_path / "out" / "settings.json")
+    assert (tmp_path / "out" / "settings.json").exists()
 
 
 def make_result(predicted: list[int]) -> TrialResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -286,10 +287,8 @@ def test_choice_of_split(tmp_path: Path) -> None:
     assert made.method == "whole groups, stratified"
     assert "dive/broken.avi" not in (*made.train, *made.val, *made.test, *made.excluded)
     by_hand = tmp_path / "split.json"
-    by_hand.write_text(
-        '{"train": ["%s", "dive/broken.avi"], "test": ["%s"]}'
-        % ('", "'.join(c.clip_id for c in clips[2:]), clips[0].clip_id)
-    )
+    train = [*(clip.clip_id for clip in clips[2:]), "dive/broken.avi"]
+    by_hand.write_text(json.dumps({"train": train, "test": [clips[0].clip_id]}))
     read, _ = choose_split(store, SplitRequest(split=by_hand))
     assert read.test == (clips[0].clip_id,)
     assert read.val
