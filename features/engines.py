@@ -9,6 +9,7 @@ import ctypes
 import hashlib
 import importlib.metadata
 import importlib.util
+import logging
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from features.errors import EngineUnavailable, OutputUnwritable, WeightsUnreadab
 from features.quiet import import_keras
 from features.records import FrameArray
 from features.weights import BackboneFiles
+
+_LOG = logging.getLogger("framehead")
 
 EngineName = Literal["litert", "keras"]
 EngineChoice = Literal["auto", "litert", "keras"]
@@ -230,6 +233,7 @@ def litert_model_path(backbone: BackboneFiles) -> Path:
             f"The cache folder must be writable. Creating '{folder}' failed: {problem}.",
             hint="set XDG_CACHE_HOME to a folder where you may write",
         ) from problem
+    _LOG.info("Preparing the backbone for LiteRT (once, 10 to 30 s)")
     # A process of its own keeps TensorFlow's memory and notices out of this one.
     here = str(Path(__file__).resolve().parent.parent)
     code = f"import sys; sys.path.insert(0, {here!r}); from features.backbone import main; main()"

@@ -167,7 +167,9 @@ def build_head(
     units = kind.units if options.units is None else options.units
     dropout = kind.dropout if options.dropout is None else options.dropout
     clip_vector = kind.build(frames, mask, units, dropout)
-    logits = keras.layers.Dense(n_classes, name="logits")(clip_vector)
+    # From zero, a head starts undecided: where nothing can be learned, early stopping then
+    # keeps probabilities near chance instead of the confidence of random weights.
+    logits = keras.layers.Dense(n_classes, kernel_initializer="zeros", name="logits")(clip_vector)
     probabilities = keras.layers.Softmax(name="probabilities")(logits)
     standardise.set_statistics(mean, deviation)
     model_name = name.replace("-", "_")

@@ -38,7 +38,7 @@ def make_sequences(seed: int = 0, *, n_clips: int = 24, signal: float = 1.5) -> 
 def make_model(name: str, **options: Any) -> Any:
     rng = np.random.default_rng(1)
     import_keras().utils.set_random_seed(0)
-    return build_head(
+    model = build_head(
         name,
         embedding_dim=DIM,
         n_classes=3,
@@ -46,6 +46,10 @@ def make_model(name: str, **options: Any) -> Any:
         deviation=rng.uniform(0.5, 2, size=DIM),
         options=HeadOptions(units=8, **options),
     )
+    # Heads start undecided; weights as after training make every fault show.
+    logits = model.get_layer("logits")
+    logits.set_weights([rng.normal(size=weight.shape) for weight in logits.get_weights()])
+    return model
 
 
 @pytest.mark.parametrize("name", sorted(HEADS))
@@ -75,6 +79,13 @@ def test_padding_and_company_change_nothing(name: str, tmp_path: Path) -> None:
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     np.testing.assert_allclose(predict_probabilities(loaded, sequences), together, atol=1e-6)
     assert b"Lambda" not in (tmp_path / "model.keras").read_bytes()
+
+
+def test_untrained_heads_are_undecided() -> None:
+    model = build_head(
+        "lstm", embedding_dim=DIM, n_classes=3, mean=[0.0] * DIM, deviation=[1.0] * DIM
+    )
+    np.testing.assert_allclose(predict_probabilities(model, make_sequences()), 1 / 3, atol=1e-6)
 
 
 def test_batch_size_of_prediction_changes_nothing() -> None:
