@@ -141,15 +141,23 @@ def extract_features_command(
 @cli.command("inspect")
 @click.argument("store", type=PATH)
 @click.option("--verify", is_flag=True, help="Compare every embedding with its checksum.")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Save what is whole of a damaged store; the damaged file is kept beside it.",
+)
 @common_options
 @click.pass_context
 def inspect_command(
-    ctx: click.Context, store: Path, verify: bool, as_json: bool, quiet: bool
+    ctx: click.Context, store: Path, verify: bool, repair: bool, as_json: bool, quiet: bool
 ) -> None:
     """Show what is in STORE, how it was made, and which clips failed and why."""
     from features.inspect import inspect_store
-    from pipeline.render import inspect_to_json, inspect_to_text
+    from features.repair import repair_store
+    from pipeline.render import inspect_to_json, inspect_to_text, repair_to_text
 
+    if repair:
+        click.echo(repair_to_text(repair_store(store)), err=True)
     summary = inspect_store(store, verify=verify)
     print_result(inspect_to_json(summary), inspect_to_text(summary), as_json=as_json)
     if summary.damaged:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,13 +24,14 @@ NUMBER_COLUMNS: dict[str, type[np.generic]] = {
     "fps_header": np.float64,
     "width_px": np.int64,
     "height_px": np.int64,
+    "row_crc32": np.uint32,
 }
 
 
 def columns_from_records(clips: Sequence[ClipRecord]) -> dict[str, list[Any]]:
     """Lay clips out as columns; offsets count their frames up in the given order."""
     offsets = np.concatenate([[0], np.cumsum([clip.n_frames for clip in clips])])[: len(clips)]
-    return {
+    columns: dict[str, list[Any]] = {
         "clip_id": [clip.clip_id for clip in clips],
         "label": [clip.label for clip in clips],
         "group": [clip.group for clip in clips],
@@ -48,6 +50,17 @@ def columns_from_records(clips: Sequence[ClipRecord]) -> dict[str, list[Any]]:
         "width_px": [clip.facts.width_px for clip in clips],
         "height_px": [clip.facts.height_px for clip in clips],
     }
+    columns["row_crc32"] = _checksum_rows(columns)
+    return columns
+
+
+def find_whole_rows(columns: dict[str, list[Any]]) -> list[int]:
+    """Return the positions of the rows that match their own checksum."""
+    return [
+        index
+        for index, crc in enumerate(_checksum_rows(columns))
+        if crc == columns["row_crc32"][index]
+    ]
 
 
 def records_from_columns(columns: dict[str, list[Any]]) -> tuple[ClipRecord, ...]:
@@ -77,6 +90,12 @@ def records_from_columns(columns: dict[str, list[Any]]) -> tuple[ClipRecord, ...
         )
         for row in rows
     )
+
+
+def _checksum_rows(columns: dict[str, list[Any]]) -> list[int]:
+    names = [name for name in (*TEXT_COLUMNS, *NUMBER_COLUMNS) if name != "row_crc32"]
+    rows = zip(*(columns[name] for name in names), strict=True)
+    return [zlib.crc32(json.dumps(row).encode()) for row in rows]
 
 
 def table_digest(header_text: str, history_text: str, columns: dict[str, list[Any]]) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 from features.cliptable import (
     NUMBER_COLUMNS,
     TEXT_COLUMNS,
+    find_whole_rows,
     records_from_columns,
     table_digest,
     to_text,
@@ -35,6 +36,11 @@ from features.records import (
 
 FORMAT_NAME = "framehead-store"
 FORMAT_VERSION = 1
+
+_MEND_HINT = (
+    "restore the file from a copy, or save what is whole with framehead inspect STORE --repair "
+    "and run extract-features again for the rest"
+)
 
 # Enough to amortise a read, little enough to keep merging in bounded memory.
 _COPY_FRAMES = 8192
@@ -109,19 +115,7 @@ def read_store_file(path: Path) -> StoreFile:
         If the file is not one of ours, is truncated, or its table fails its checksum.
     """
     with _open_for_reading(path) as file:
-        if file.attrs.get("format") != FORMAT_NAME:
-            raise StoreDamaged(
-                f"A store must be an HDF5 file made by extract-features. '{path}' is HDF5 "
-                "but of another kind.",
-                hint="give the file named by extract-features --out",
-            )
-        version = int(file.attrs["format_version"])
-        if version > FORMAT_VERSION:
-            raise StoreDamaged(
-                f"This version of framehead reads store format {FORMAT_VERSION}. "
-                f"'{path}' has format {version}.",
-                hint="upgrade framehead: pip install --upgrade framehead",
-            )
+        _require_our_format(file, path)
         columns = _read_columns(file)
         header_text = str(file.attrs["header"])
         history_text = str(file.attrs["history"])
@@ -129,16 +123,51 @@ def read_store_file(path: Path) -> StoreFile:
             raise StoreDamaged(
                 f"The clip table of '{path}' must match its checksum, and does not: "
                 "the file was changed or damaged.",
-                hint="restore the file from a copy, or delete it and run extract-features again",
+                hint=_MEND_HINT,
             )
-    records = records_from_columns(columns)
-    return StoreFile(
-        path=path,
-        header=StoreHeader.from_json(header_text),
-        clips=records,
-        offsets=tuple(int(offset) for offset in columns["offset"]),
-        history=tuple(json.loads(history_text)),
-    )
+        header = StoreHeader.from_json(header_text)
+        history = tuple(json.loads(history_text))
+    offsets = tuple(int(offset) for offset in columns["offset"])
+    return StoreFile(path, header, records_from_columns(columns), offsets, history)
+
+
+def salvage_store_file(path: Path) -> tuple[StoreFile, int]:
+    """Read what is whole of a damaged file's table of contents.
+
+    The header must match the file's fingerprint, and a row its own checksum. Whether a
+    row's frames are whole is for the caller to check.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    StoreFile
+        With the whole rows only; without history if that is damaged.
+    int
+        Rows that are lost.
+
+    Raises
+    ------
+    StoreDamaged
+        If the HDF5 structure or the header is damaged, so that nothing can be trusted.
+    """
+    with _open_for_reading(path) as file:
+        _require_our_format(file, path)
+        columns = _read_columns(file)
+        header = StoreHeader.from_json(str(file.attrs["header"]))
+        if header.fingerprint != file.attrs["fingerprint"]:
+            raise StoreDamaged(f"The header of '{path}' is damaged: nothing in it can be trusted.")
+        try:
+            history = tuple(json.loads(str(file.attrs["history"])))
+        except ValueError:
+            history = ()
+    whole = find_whole_rows(columns)
+    kept = {name: [values[index] for index in whole] for name, values in columns.items()}
+    offsets = tuple(int(offset) for offset in kept["offset"])
+    found = StoreFile(path, header, records_from_columns(kept), offsets, history)
+    return found, len(columns["clip_id"]) - len(whole)
 
 
 def read_frame_range(frames: FrameRange) -> ClipEmbedding:
@@ -236,6 +265,22 @@ def read_pieces(ranges: Iterable[FrameRange]) -> Iterator[ClipEmbedding]:
         yield read_frame_range(piece)
 
 
+def _require_our_format(file: h5py.File, path: Path) -> None:
+    if file.attrs.get("format") != FORMAT_NAME:
+        raise StoreDamaged(
+            f"A store must be an HDF5 file made by extract-features. '{path}' is HDF5 "
+            "but of another kind.",
+            hint="give the file named by extract-features --out",
+        )
+    version = int(file.attrs["format_version"])
+    if version != FORMAT_VERSION:
+        raise StoreDamaged(
+            f"This version of framehead reads store format {FORMAT_VERSION}. "
+            f"'{path}' has format {version}.",
+            hint="upgrade framehead: pip install --upgrade framehead",
+        )
+
+
 @contextmanager
 def _open_for_reading(path: Path) -> Iterator[h5py.File]:
     try:
@@ -247,8 +292,7 @@ def _open_for_reading(path: Path) -> Iterator[h5py.File]:
             f"A store must be a whole HDF5 file. Opening '{path}' "
             f"({path.stat().st_size if path.exists() else 0} bytes) failed: "
             f"{first_line(problem)}.",
-            hint="it is truncated or not HDF5: restore it from a copy, or delete it and run "
-            "extract-features again",
+            hint=f"it is truncated or not HDF5. {_MEND_HINT}",
         ) from problem
     try:
         yield file
@@ -257,8 +301,7 @@ def _open_for_reading(path: Path) -> Iterator[h5py.File]:
             raise
         raise StoreDamaged(
             f"Reading '{path}' failed: {first_line(problem)}.",
-            hint="the file is damaged: restore it from a copy, or delete it and run "
-            "extract-features again",
+            hint=_MEND_HINT,
         ) from problem
     finally:
         file.close()

@@ -22,7 +22,7 @@ from features.cliptable import (
     table_digest,
     to_bytes,
 )
-from features.errors import OutputUnwritable
+from features.errors import OutputUnwritable, StoreDamaged
 from features.h5file import FORMAT_NAME, FORMAT_VERSION, first_line
 from features.records import ClipEmbedding, ClipRecord, StoreHeader
 
@@ -58,11 +58,16 @@ def write_store_file(
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with h5py.File(partial, "w") as file:
-            _write_frames(file, header, total_frames, pieces)
+            # The table first: what a truncated file loses is then its last frames only.
             _write_table(file, header, clips, history)
+            file.flush()
+            _write_frames(file, header, total_frames, pieces)
         _sync(partial)
         partial.replace(path)
         _sync(path.parent)
+    except StoreDamaged:  # what is copied could not be read
+        partial.unlink(missing_ok=True)
+        raise
     except (OSError, RuntimeError) as problem:  # h5py raises both for a full disk
         partial.unlink(missing_ok=True)
         raise OutputUnwritable(
@@ -80,9 +85,13 @@ def _write_frames(
 ) -> None:
     # Contiguous layout: reading it back is one sequential read, as with numpy.load.
     dim = header.backbone.embedding_dim
+    # The small arrays get their place before the large one, again for truncated files.
+    early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    small = {"shape": (total_frames,), "dcpl": early}
+    timestamps = file.create_dataset("timestamps_seconds", dtype=np.float64, **small)
+    indices = file.create_dataset("frame_indices", dtype=np.int64, **small)
     embeddings = file.create_dataset("embeddings", (total_frames, dim), dtype=header.dtype)
-    timestamps = file.create_dataset("timestamps_seconds", (total_frames,), dtype=np.float64)
-    indices = file.create_dataset("frame_indices", (total_frames,), dtype=np.int64)
     start = 0
     for piece in pieces:
         stop = start + len(piece.vectors)

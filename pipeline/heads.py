@@ -59,6 +59,8 @@ class HeadKind:
         Default width.
     dropout : float
         Default dropout.
+    logits_start : str
+        Keras initializer of the last layer.
     """
 
     name: str
@@ -66,13 +68,14 @@ class HeadKind:
     build: Builder
     units: int
     dropout: float
+    logits_start: str
 
 
 HEADS: dict[str, HeadKind] = {}
 
 
 def register_head(
-    name: str, *, units: int = 64, dropout: float = 0.3
+    name: str, *, units: int = 64, dropout: float = 0.3, logits_start: str = "glorot_uniform"
 ) -> Callable[[Builder], Builder]:
     """Add a head to the registry; its docstring's first line becomes the summary.
 
@@ -82,6 +85,11 @@ def register_head(
         As on the command line.
     units : int, default 64
     dropout : float, default 0.3
+    logits_start : str, default "glorot_uniform"
+        Keras initializer of the last layer. Clip vectors without bound want "zeros": with
+        random weights a head would start sure of itself, and where nothing can be learned
+        early stopping would keep it so. Bounded states of recurrent layers learn three times
+        faster from random weights.
 
     Returns
     -------
@@ -91,7 +99,7 @@ def register_head(
 
     def register(build: Builder) -> Builder:
         summary = (build.__doc__ or "").strip().partition("\n")[0]
-        HEADS[name] = HeadKind(name, summary, build, units, dropout)
+        HEADS[name] = HeadKind(name, summary, build, units, dropout, logits_start)
         return build
 
     return register
@@ -167,16 +175,15 @@ def build_head(
     units = kind.units if options.units is None else options.units
     dropout = kind.dropout if options.dropout is None else options.dropout
     clip_vector = kind.build(frames, mask, units, dropout)
-    # From zero, a head starts undecided: where nothing can be learned, early stopping then
-    # keeps probabilities near chance instead of the confidence of random weights.
-    logits = keras.layers.Dense(n_classes, kernel_initializer="zeros", name="logits")(clip_vector)
+    start = kind.logits_start
+    logits = keras.layers.Dense(n_classes, kernel_initializer=start, name="logits")(clip_vector)
     probabilities = keras.layers.Softmax(name="probabilities")(logits)
     standardise.set_statistics(mean, deviation)
     model_name = name.replace("-", "_")
     return keras.Model({"vectors": vectors, "mask": mask}, probabilities, name=model_name)
 
 
-@register_head("mean-linear", dropout=0.5)
+@register_head("mean-linear", dropout=0.5, logits_start="zeros")
 def _mean_linear(frames: Any, mask: Any, units: int, dropout: float) -> Any:
     """Mean over frames, then a linear classifier: the baseline."""
     keras = import_keras()
@@ -185,7 +192,7 @@ def _mean_linear(frames: Any, mask: Any, units: int, dropout: float) -> Any:
     return keras.layers.Dropout(dropout)(MaskedMean()([frames, mask]))
 
 
-@register_head("mlp", units=128, dropout=0.5)
+@register_head("mlp", units=128, dropout=0.5, logits_start="zeros")
 def _mlp(frames: Any, mask: Any, units: int, dropout: float) -> Any:
     """Mean over frames, then one hidden layer."""
     keras = import_keras()

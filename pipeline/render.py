@@ -8,6 +8,7 @@ from typing import Any
 
 from features.extract import ExtractSummary
 from features.inspect import StoreSummary
+from features.repair import RepairSummary
 from features.text import format_bytes, format_count, format_table, printable
 from pipeline.compare import Comparison
 from pipeline.export import ExportSummary
@@ -139,6 +140,17 @@ def inspect_to_text(summary: StoreSummary) -> str:
         lines += ["", f"Verified: {len(summary.damaged)} damaged clips"]
         lines += [f"  {printable(clip_id)}" for clip_id in summary.damaged]
     return "\n".join(lines)
+
+
+def repair_to_text(summary: RepairSummary) -> str:
+    """Tell what a repair saved."""
+    if not summary.set_aside:
+        return "Nothing to repair: every clip is whole."
+    kept_as = ", ".join(printable(path.name) for path in summary.set_aside)
+    return (
+        f"Repaired: {format_count(summary.n_kept, 'clip')} saved, {summary.n_lost} lost; the "
+        f"damaged file is kept as {kept_as}. Run extract-features again to embed the lost clips."
+    )
 
 
 def train_to_json(summary: RunSummary) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def make_model(name: str, **options: Any) -> Any:
         deviation=rng.uniform(0.5, 2, size=DIM),
         options=HeadOptions(units=8, **options),
     )
-    # Heads start undecided; weights as after training make every fault show.
+    # Some heads start at zero; weights as after training make every fault show.
     logits = model.get_layer("logits")
     logits.set_weights([rng.normal(size=weight.shape) for weight in logits.get_weights()])
     return model
@@ -81,9 +81,10 @@ def test_padding_and_company_change_nothing(name: str, tmp_path: Path) -> None:
     assert b"Lambda" not in (tmp_path / "model.keras").read_bytes()
 
 
-def test_untrained_heads_are_undecided() -> None:
+@pytest.mark.parametrize("name", ["mean-linear", "mlp"])
+def test_heads_of_unbounded_vectors_start_undecided(name: str) -> None:
     model = build_head(
-        "lstm", embedding_dim=DIM, n_classes=3, mean=[0.0] * DIM, deviation=[1.0] * DIM
+        name, embedding_dim=DIM, n_classes=3, mean=[0.0] * DIM, deviation=[1.0] * DIM
     )
     np.testing.assert_allclose(predict_probabilities(model, make_sequences()), 1 / 3, atol=1e-6)
 

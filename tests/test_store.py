@@ -33,6 +33,7 @@ from features.records import (
     StoreHeader,
     VideoFacts,
 )
+from features.repair import repair_store
 from features.store import (
     done_clips,
     find_damage,
@@ -238,6 +239,98 @@ def test_every_truncation_is_an_error_and_never_a_wrong_value(tmp_path: Path) ->
         path.write_bytes(whole[:size])
         with pytest.raises(StoreDamaged, match="truncated|damaged|checksum"):
             open_store(path)
+
+
+def damage(path: Path, name: str, row: int) -> None:
+    with h5py.File(path, "r+") as file:
+        values = file[name]
+        values[row] = b"walk" if name == "clips/label" else values[row] + 1
+
+
+def test_five_hundred_random_byte_flips(tmp_path: Path) -> None:
+    """Whatever changes a value that reading returns is seen by --verify."""
+    clips = [make_clip(f"{n:02d}.avi", 9, seed=n) for n in range(12)]
+    path = write_store(tmp_path / "s.h5", [*clips, make_failure("zz.avi")])
+    whole = path.read_bytes()
+    reference = everything_in(path)
+    generator = np.random.default_rng(3)
+    n_seen = 0
+    for _ in range(500):
+        broken = bytearray(whole)
+        broken[generator.integers(len(whole))] ^= 1 << int(generator.integers(8))
+        path.write_bytes(broken)
+        try:
+            is_seen = bool(inspect_store(path, verify=True).damaged)
+        except StoreDamaged:
+            is_seen = True
+        n_seen += is_seen
+        if not is_seen:
+            assert everything_in(path) == reference
+    assert n_seen > 100, "flips that change nothing must not be the rule"
+
+
+def everything_in(path: Path) -> tuple[object, ...]:
+    store = open_store(path)
+    clips = [read_clip(store, clip.clip_id) for clip in store.clips]
+    arrays = [
+        (c.vectors.tobytes(), c.timestamps_seconds.tobytes(), c.frame_indices.tobytes())
+        for c in clips
+    ]
+    whole = read_embeddings(store)
+    return (store.header, store.clips, store.history, arrays, whole.vectors.tobytes())
+
+
+def test_repair_saves_what_is_whole(tmp_path: Path) -> None:
+    clips = [make_clip(name, 30, seed=ord(name)) for name in "abcde"]
+    path = write_store(tmp_path / "s.h5", [*clips, make_failure("z")])
+    assert repair_store(path).set_aside == ()
+    damage(path, "embeddings", 40)
+    damage(path, "clips/label", 3)
+    with pytest.raises(StoreDamaged, match="--repair"):
+        open_store(path)
+    summary = repair_store(path)
+    assert (summary.n_kept, summary.n_lost) == (4, 2)
+    store = open_store(path)
+    assert [clip.clip_id for clip in store.clips] == ["a", "c", "e", "z"]
+    assert find_damage(store) == ()
+    assert clips[4].embedding is not None
+    np.testing.assert_array_equal(read_clip(store, "e").vectors, clips[4].embedding.vectors)
+    assert [item.name for item in summary.set_aside] == ["s.h5.damaged1"]
+    assert summary.set_aside[0].exists()
+
+
+def test_repair_of_a_truncated_store(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "s.h5", [make_clip(f"{n:02d}", 400, seed=n) for n in range(30)])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * 0.8)])
+    with pytest.raises(StoreDamaged, match="it is truncated or not HDF5"):
+        open_store(path)
+    summary = repair_store(path)
+    assert summary.n_kept + summary.n_lost == 30
+    assert 8 <= summary.n_kept < 30
+    assert [clip.clip_id for clip in open_store(path).clips] == [
+        f"{n:02d}" for n in range(summary.n_kept)
+    ]
+    assert find_damage(open_store(path)) == ()
+    path.write_bytes(whole[:1000])
+    with pytest.raises(StoreDamaged):
+        repair_store(path)
+    assert path.read_bytes() == whole[:1000], "what cannot be saved is left alone"
+    assert {item.name for item in tmp_path.iterdir() if ".partial" in item.name} == set()
+
+
+def test_repair_of_an_unfinished_store(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "s.h5", [make_clip("a", 3)])
+    commit_clips(path, HEADER, [make_clip("b", 3)], ENTRY)
+    commit_clips(path, HEADER, [make_clip("c", 3)], ENTRY)
+    first, _ = sorted(parts_folder(path).glob("part-*.h5"))
+    first.write_bytes(first.read_bytes()[:100])
+    summary = repair_store(path)
+    assert [item.name for item in summary.set_aside] == ["s.h5.part-000001.damaged1"]
+    assert [clip.clip_id for clip in merge_parts(path).clips] == ["a", "c"]
+    assert summary.set_aside[0].exists()
+    with pytest.raises(StoreNotFound):
+        repair_store(tmp_path / "none.h5")
 
 
 def test_only_one_writer(tmp_path: Path) -> None:
