@@ -216,9 +216,8 @@ def train_head_command(store: Path, out: Path, as_json: bool, quiet: bool, **opt
 @click.option(
     "--folds",
     type=int,
-    default=5,
-    show_default=True,
-    help="Folds of whole groups; not with --split or --test-lists.",
+    help="Folds of whole groups; not with --split or --test-lists.  [default: the store's own "
+    "split if it names a test part, else 5]",
 )
 @split_options
 @click.option(

@@ -78,8 +78,8 @@ def decode_alone(paths: list[Path], size_px: int) -> tuple[float, list[FrameArra
     kept: list[FrameArray] = []
     started = time.process_time()
     for path in paths:
-        for item in read_frames(path, sampling, size_px=size_px, most_frames=4):
-            if isinstance(item, FrameBatch) and len(kept) < 50:
+        for item in read_frames(path, sampling, size_px=size_px):
+            if isinstance(item, FrameBatch) and len(kept) < 20:
                 kept.append(item.frames)
     return time.process_time() - started, kept
 

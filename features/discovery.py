@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from features.errors import ManifestError, NoClips, OptionInvalid, VideosNotFound
+from features.errors import ManifestError, NoClips, VideosNotFound
+from features.groups import infer_group, match_groups
 from features.records import Clip, Discovery, IgnoredFile
 
 VIDEO_SUFFIXES = (
@@ -28,15 +28,6 @@ _SPLIT_FOLDERS = {
     "testing": "test",
 }
 _SPLIT_NAMES = ("", "train", "val", "test")
-
-# File stems of well-known collections; the first capture group names what clips share.
-_GROUP_PATTERNS = (
-    re.compile(r"^(.*_g\d+)_c\d+$"),  # UCF101, UCF50, UCF11: source video
-    re.compile(r"^(person\d+)_"),  # KTH: person
-    re.compile(r"S\d{3}C\d{3}(P\d{3})R\d{3}A\d{3}"),  # NTU RGB+D: person
-    re.compile(r"^([\w-]{11})_\d{6}_\d{6}$"),  # Kinetics: YouTube id
-    re.compile(r"^(.*)_[fhlu]_(?:cm|nm)_np\d_(?:ba|fr|le|ri)_(?:bad|goo|med)_\d+$"),  # HMDB51
-)
 
 
 def discover_clips(
@@ -58,9 +49,8 @@ def discover_clips(
         path must exist. Paths are relative to `folder`. Files that it does not list are
         passed over; listed files that are missing become failed clips later.
     group_regex : str, optional
-        Searched in every clip id; the first capture group (or the whole match) names
-        the group. Without it, groups are inferred from the names of UCF101, KTH, NTU,
-        Kinetics and HMDB51. A CSV's group column comes first.
+        See `features.groups.match_groups`; preferred to a CSV's group column. Without it,
+        groups come from the CSV, or are read off the names of well-known collections.
 
     Returns
     -------
@@ -75,7 +65,7 @@ def discover_clips(
     ManifestError
         If the CSV cannot be used.
     OptionInvalid
-        If `group_regex` is not a regular expression or matches no clip.
+        If `group_regex` is not a regular expression or does not match every clip.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -99,35 +89,6 @@ def discover_clips(
         )
     clips = _assign_groups(clips, group_regex)
     return Discovery(root, tuple(sorted(clips, key=lambda clip: clip.clip_id)), tuple(ignored))
-
-
-def infer_group(clip_id: str, label: str = "") -> str:
-    """Read the group off the file name of a well-known collection.
-
-    Parameters
-    ----------
-    clip_id : str
-    label : str, default ""
-        HMDB51 writes the class behind the source's name; it is cut off.
-
-    Returns
-    -------
-    str
-        Empty if the name follows no known scheme.
-
-    Examples
-    --------
-    >>> infer_group("Archery/v_Archery_g01_c02.avi")
-    'v_Archery_g01'
-    >>> infer_group("boxing/person07_boxing_d1_uncomp.avi")
-    'person07'
-    """
-    stem = PurePosixPath(clip_id).stem
-    for pattern in _GROUP_PATTERNS:
-        match = pattern.search(stem)
-        if match:
-            return match.group(1).removesuffix(f"_{label}")
-    return ""
 
 
 def _walk(root: Path) -> tuple[list[str], list[IgnoredFile]]:
@@ -251,20 +212,5 @@ def _id_inside(root: Path, name: str) -> str | None:
 def _assign_groups(clips: list[Clip], group_regex: str | None) -> list[Clip]:
     if group_regex is None:
         return [replace(c, group=c.group or infer_group(c.clip_id, c.label)) for c in clips]
-    try:
-        pattern = re.compile(group_regex)
-    except re.error as problem:
-        raise OptionInvalid(
-            f"--group-regex must be a regular expression. Received: '{group_regex}' ({problem})."
-        ) from problem
-    grouped = []
-    for clip in clips:
-        match = pattern.search(clip.clip_id)
-        named = "" if match is None else str(match.group(1 if pattern.groups else 0) or "")
-        grouped.append(replace(clip, group=clip.group or named))
-    if not any(clip.group for clip in grouped):
-        raise OptionInvalid(
-            f"--group-regex must match clip ids. '{group_regex}' matches none of "
-            f"{len(clips)}, the first being '{clips[0].clip_id}'."
-        )
-    return grouped
+    groups = match_groups([clip.clip_id for clip in clips], group_regex)
+    return [replace(clip, group=groups[clip.clip_id]) for clip in clips]

@@ -31,8 +31,6 @@ _LOG = logging.getLogger("framehead")
 EngineName = Literal["litert", "keras"]
 EngineChoice = Literal["auto", "litert", "keras"]
 
-# Measured: one thread is fastest per core at batches of 1 to 4, which stay in its cache.
-LITERT_BATCH_FRAMES = 4
 _KERAS_BATCH_FRAMES = {"cpu": 32, "gpu": 256}
 _CONVERSION_VERSION = 1
 
@@ -75,31 +73,34 @@ class EnginePlan:
 class LiteRTEngine:
     """The backbone on LiteRT (XNNPACK), one thread.
 
+    Frame by frame: what one frame needs stays in the cache of a core, so that this does
+    about a tenth more frames per core-second than batches of four.
+
     Parameters
     ----------
     model_path : Path
         From `litert_model_path`.
     """
 
-    batch_frames = LITERT_BATCH_FRAMES
+    batch_frames = 32
 
     def __init__(self, model_path: Path) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
         self._interpreter: Any = Interpreter(str(model_path), num_threads=1)
-        self._input = self._interpreter.get_input_details()[0]
-        self._output = self._interpreter.get_output_details()[0]
-        self._n_frames = 0
+        self._interpreter.allocate_tensors()
+        self._input = self._interpreter.get_input_details()[0]["index"]
+        output = self._interpreter.get_output_details()[0]
+        self._output = output["index"]
+        self._embedding_dim = int(output["shape"][-1])
 
     def embed(self, frames: FrameArray) -> npt.NDArray[np.float32]:
         """Embed frames; see `Engine.embed`."""
-        if len(frames) != self._n_frames:
-            self._interpreter.resize_tensor_input(self._input["index"], frames.shape)
-            self._interpreter.allocate_tensors()
-            self._n_frames = len(frames)
-        self._interpreter.set_tensor(self._input["index"], frames)
-        self._interpreter.invoke()
-        vectors: npt.NDArray[np.float32] = self._interpreter.get_tensor(self._output["index"])
+        vectors = np.empty((len(frames), self._embedding_dim), np.float32)
+        for index in range(len(frames)):
+            self._interpreter.set_tensor(self._input, frames[index : index + 1])
+            self._interpreter.invoke()
+            vectors[index] = self._interpreter.get_tensor(self._output)[0]
         return vectors
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -44,6 +45,8 @@ def import_keras() -> ModuleType:
         ``keras``, on the backend that KERAS_BACKEND names (TensorFlow by default).
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Every head compiles its own step; TensorFlow takes that for a mistake and says so.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with quiet_stderr():
         import keras
 

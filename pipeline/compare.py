@@ -6,31 +6,29 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from features.errors import OptionInvalid, OutputExists, TrainingFailed
 from features.store import Store, open_store
+from pipeline.comparison import Comparison, write_predictions, write_results
 from pipeline.fitting import ClassWeights, FitOptions
 from pipeline.folds import split_into_folds
 from pipeline.grouping import Groups, assign_groups
 from pipeline.heads import HeadOptions, find_head
 from pipeline.leaks import require_no_leaks
-from pipeline.outputs import report_unwritable, require_free, write_csv, write_json
-from pipeline.plots import draw_comparison
-from pipeline.provenance import describe_environment, digest_clips, digest_json, name_differences
-from pipeline.ranking import HeadResult, rank_heads
+from pipeline.outputs import report_unwritable, require_free, write_json
+from pipeline.provenance import digest_clips, digest_json, name_differences
+from pipeline.ranking import rank_heads
 from pipeline.splitchoice import SplitRequest, choose_split, usable_clips
-from pipeline.splitfiles import split_to_json
 from pipeline.splits import Split
 from pipeline.trialpool import choose_jobs, run_trials
 from pipeline.trials import Trial, TrialPlan, TrialResult, read_trial_result, write_plan
 
-COMPARISON_SCHEMA = 1
+DEFAULT_FOLDS = 5
 PLAN_FILE = "plan.json"
 SETTINGS_FILE = "settings.json"
-RESULT_FILE = "comparison.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,49 +47,13 @@ class TrialProgress:
     n_trials: int
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """What came out of a comparison.
-
-    Attributes
-    ----------
-    path : str
-    heads : tuple of HeadResult
-        Best first.
-    n_clips, n_groups : int
-        Tested, and the groups they are in.
-    n_splits, n_seeds, n_trials : int
-    n_reused : int
-        Trials that an earlier attempt had finished.
-    n_failed, n_excluded : int
-        Clips of the store without embeddings, and in no part of the splits.
-    leaks, groups_known : bool
-        As in `pipeline.splits.Split`.
-    seconds : float
-    """
-
-    path: str
-    heads: tuple[HeadResult, ...]
-    n_clips: int
-    n_groups: int
-    n_splits: int
-    n_seeds: int
-    n_trials: int
-    n_reused: int
-    n_failed: int
-    n_excluded: int
-    leaks: bool
-    groups_known: bool
-    seconds: float
-
-
 def compare_heads(
     store_path: str | Path,
     out: str | Path,
     *,
     heads: Sequence[str] = ("mean-linear", "lstm", "gru"),
     seeds: int = 3,
-    folds: int = 5,
+    folds: int | None = None,
     split: Split | str | Path | None = None,
     test_lists: str | Path | None = None,
     fold: int = 1,
@@ -123,8 +85,9 @@ def compare_heads(
         Keys of `pipeline.heads.HEADS`, without repetition.
     seeds : int, default 3
         Seeds per head and split, at least 1: `seed`, `seed` + 1, ...
-    folds : int, default 5
-        Folds of the cross-validation; not used with `split` or `test_lists`.
+    folds : int, optional
+        Folds of the cross-validation; not used with `split` or `test_lists`. By default the
+        store's own split if its split column names a test part, else 5.
     split, test_lists, fold, val_fraction, group_regex, allow_leaks
         See `pipeline.splitchoice.SplitRequest`.
     seed : int, default 0
@@ -203,8 +166,8 @@ def compare_heads(
             groups_known=all(item.groups_known for item in splits),
             seconds=time.perf_counter() - started,
         )
-        _write_results(target, comparison, plan, settings)
-        _write_predictions(target, results, plan, groups, labels)
+        write_results(target, comparison, plan, settings)
+        write_predictions(target, results, plan, groups, labels)
     return comparison
 
 
@@ -225,15 +188,20 @@ def _require_options(heads: Sequence[str], seeds: int) -> None:
 
 
 def _choose_splits(
-    store: Store, request: SplitRequest, folds: int
+    store: Store, request: SplitRequest, folds: int | None
 ) -> tuple[tuple[Split, ...], Groups]:
-    if request.split is not None or request.test_lists is not None:
+    clips = usable_clips(store)
+    has_own = folds is None and any(clip.split == "test" for clip in clips)
+    if request.split is not None or request.test_lists is not None or has_own:
         split, groups = choose_split(store, request)
         return (split,), groups
-    clips = usable_clips(store)
     groups = assign_groups(clips, request.group_regex)
     made = split_into_folds(
-        clips, folds, groups=groups, val_fraction=request.val_fraction, seed=request.seed
+        clips,
+        DEFAULT_FOLDS if folds is None else folds,
+        groups=groups,
+        val_fraction=request.val_fraction,
+        seed=request.seed,
     )
     # Folds are made of whole groups; this fills in what is known about the groups.
     return tuple(require_no_leaks(item, groups, allow_leaks=False) for item in made), groups
@@ -297,57 +265,3 @@ def _finish_trials(
     if len(results) < len(trials):
         raise TrainingFailed(f"Every trial must leave a result. '{plan.folder}' lacks some.")
     return results, n_reused
-
-
-def _write_results(
-    target: Path, comparison: Comparison, plan: TrialPlan, settings: dict[str, Any]
-) -> None:
-    ranked = [asdict(head) for head in comparison.heads]
-    flat = [{**head, **head["accuracy"]} for head in ranked]
-    columns = ["name", "mean", "low", "high", "balanced_accuracy", "macro_f1", "top5"]
-    columns += ["calibration_error", "n_parameters", "train_seconds", "latency_ms", "n_trials"]
-    write_csv(target / "comparison.csv", columns, [[row[c] for c in columns] for row in flat])
-    subtitle = (
-        f"{comparison.n_clips} clips of {comparison.n_groups} groups, "
-        f"{comparison.n_splits} splits x {comparison.n_seeds} seeds"
-    )
-    scores = [(head.name, head.accuracy) for head in comparison.heads]
-    draw_comparison(target / "comparison.png", scores, subtitle=subtitle, leaks=comparison.leaks)
-    content = {
-        "schema": COMPARISON_SCHEMA,
-        **asdict(replace(comparison, heads=())),
-        "heads": ranked,
-        "classes": plan.classes,
-        "store": plan.store_path,
-        "settings": settings,
-        "splits": [split_to_json(split) for split in plan.splits],
-        **describe_environment(),
-    }
-    write_json(target / RESULT_FILE, content)
-
-
-def _write_predictions(
-    target: Path,
-    results: Mapping[Trial, TrialResult],
-    plan: TrialPlan,
-    groups: Mapping[str, str],
-    labels: Mapping[str, str],
-) -> None:
-    header = ["head", "seed", "fold", "clip_id", "group", "label", "predicted", "confidence"]
-    rows = (
-        [
-            trial.head,
-            trial.seed,
-            trial.fold + 1,
-            clip_id,
-            groups[clip_id],
-            labels[clip_id],
-            plan.classes[predicted],
-            confidence,
-        ]
-        for trial, result in results.items()
-        for clip_id, predicted, confidence in zip(
-            plan.splits[trial.fold].test, result.predicted, result.confidence, strict=True
-        )
-    )
-    write_csv(target / "predictions.csv", header, rows)

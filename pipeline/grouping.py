@@ -6,13 +6,12 @@ move between the parts of a split, never single clips.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from features.errors import OptionInvalid, SplitImpossible
+from features.groups import match_groups
 from features.records import ClipRecord
 
 Groups = dict[str, str]
@@ -25,8 +24,7 @@ def assign_groups(clips: Sequence[ClipRecord], group_regex: str | None = None) -
     ----------
     clips : sequence of ClipRecord
     group_regex : str, optional
-        Searched in every clip id and preferred to the group in the store. The group is
-        what its capture groups matched, joined by "/", or the whole match if it has none.
+        See `features.groups.match_groups`; preferred to the group in the store.
 
     Returns
     -------
@@ -37,9 +35,7 @@ def assign_groups(clips: Sequence[ClipRecord], group_regex: str | None = None) -
     Raises
     ------
     OptionInvalid
-        If `group_regex` is not a regular expression.
-    SplitImpossible
-        If `group_regex` does not match every clip.
+        If `group_regex` is not a regular expression or does not match every clip.
 
     Examples
     --------
@@ -51,25 +47,7 @@ def assign_groups(clips: Sequence[ClipRecord], group_regex: str | None = None) -
     """
     if group_regex is None:
         return {clip.clip_id: clip.group or clip.clip_id for clip in clips}
-    try:
-        pattern = re.compile(group_regex)
-    except re.error as problem:
-        raise OptionInvalid(
-            f"--group-regex must be a regular expression. Received: '{group_regex}' ({problem})."
-        ) from problem
-    matches = {clip.clip_id: pattern.search(clip.clip_id) for clip in clips}
-    unmatched = [clip_id for clip_id, match in matches.items() if match is None]
-    if unmatched:
-        raise SplitImpossible(
-            f"--group-regex must match every clip id. '{group_regex}' does not match "
-            f"{len(unmatched)} of {len(clips)} clips, the first being '{unmatched[0]}'.",
-            hint="widen the expression, or leave it out to use the groups of the store",
-        )
-    return {
-        clip_id: "/".join(part or "" for part in match.groups()) or match.group(0)
-        for clip_id, match in matches.items()
-        if match is not None
-    }
+    return match_groups([clip.clip_id for clip in clips], group_regex)
 
 
 def groups_are_known(groups: Mapping[str, str]) -> bool:

@@ -237,7 +237,7 @@ def _resample_means(
 
 def _exact_interval(hits: FloatArray, sizes: FloatArray, tail: float) -> tuple[float, float]:
     # SciPy comes with scikit-learn; only its functions without compilation cost are used.
-    from scipy import special  # type: ignore[import-untyped]
+    from scipy import special
 
     n_groups, n_clips = len(hits), float(sizes.sum())
     mean = float(hits.sum()) / n_clips

@@ -10,7 +10,7 @@ from features.extract import ExtractSummary
 from features.inspect import StoreSummary
 from features.repair import RepairSummary
 from features.text import format_bytes, format_count, format_table, printable
-from pipeline.compare import Comparison
+from pipeline.comparison import Comparison
 from pipeline.export import ExportSummary
 from pipeline.predict import PredictSummary
 from pipeline.runs import RunSummary, summary_to_json

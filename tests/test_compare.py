@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from stage2_helpers import make_clips, write_store
 
 from features.errors import HeadUnknown, OptionInvalid, OutputExists, TrainingFailed
 from pipeline import compare
-from pipeline.compare import Comparison, TrialProgress, compare_heads
+from pipeline.compare import TrialProgress, compare_heads
+from pipeline.comparison import Comparison
 from pipeline.ranking import rank_heads
 from pipeline.splits import Split
 from pipeline.trialpool import choose_jobs, run_trials
@@ -191,3 +193,14 @@ def test_equal_heads_are_not_told_apart() -> None:
     assert second.against_best is not None
     assert second.against_best.p_adjusted == 1.0
     assert second.against_best.verdict == "x and y got equally many clips right."
+
+
+def test_the_stores_own_split_is_used_unless_folds_are_asked_for(tmp_path: Path) -> None:
+    parts = {1: "test", 2: "val", 3: "train", 4: "train"}
+    clips = [replace(clip, split=parts[int(clip.group[-2:])]) for clip in make_clips(n_groups=4)]
+    store = write_store(tmp_path / "s.h5", clips)
+    quick: dict[str, Any] = {"heads": ["mean-linear"], "seeds": 1, "epochs": 2, "jobs": 1}
+    own = compare_heads(store, tmp_path / "own", **quick)
+    assert (own.n_splits, own.n_clips) == (1, 6)
+    folded = compare_heads(store, tmp_path / "folds", folds=2, **quick)
+    assert (folded.n_splits, folded.n_clips) == (2, 24)

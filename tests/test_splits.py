@@ -237,7 +237,7 @@ def test_groups_come_from_the_regex_the_record_or_the_clip() -> None:
     assert list(assign_groups(clips, r"p(\d)").values()) == ["1", "2"]
     assert list(assign_groups(clips, r"p(\d).*d(\d)").values()) == ["1/2", "2/3"]
     assert list(assign_groups(clips, r"p\d").values()) == ["p1", "p2"]
-    with pytest.raises(SplitImpossible, match=r"does not match 1 of 2 clips.*a/p1_x"):
+    with pytest.raises(OptionInvalid, match=r"does not match 1 of 2 clips.*a/p1_x"):
         assign_groups(clips, "p2")
     with pytest.raises(OptionInvalid, match="regular expression"):
         assign_groups(clips, "(")

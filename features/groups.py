@@ -1,0 +1,93 @@
+"""What names the group of a clip: a well-known naming scheme, or a regular expression."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from features.errors import OptionInvalid
+
+# File stems of well-known collections; the first capture group names what clips share.
+_GROUP_PATTERNS = (
+    re.compile(r"^(.*_g\d+)_c\d+$"),  # UCF101, UCF50, UCF11: source video
+    re.compile(r"^(person\d+)_"),  # KTH: person
+    re.compile(r"S\d{3}C\d{3}(P\d{3})R\d{3}A\d{3}"),  # NTU RGB+D: person
+    re.compile(r"^([\w-]{11})_\d{6}_\d{6}$"),  # Kinetics: YouTube id
+    re.compile(r"^(.*)_[fhlu]_(?:cm|nm)_np\d_(?:ba|fr|le|ri)_(?:bad|goo|med)_\d+$"),  # HMDB51
+)
+
+
+def infer_group(clip_id: str, label: str = "") -> str:
+    """Read the group off the file name of a well-known collection.
+
+    Parameters
+    ----------
+    clip_id : str
+    label : str, default ""
+        HMDB51 writes the class behind the source's name; it is cut off.
+
+    Returns
+    -------
+    str
+        Empty if the name follows no known scheme.
+
+    Examples
+    --------
+    >>> infer_group("Archery/v_Archery_g01_c02.avi")
+    'v_Archery_g01'
+    >>> infer_group("boxing/person07_boxing_d1_uncomp.avi")
+    'person07'
+    """
+    stem = PurePosixPath(clip_id).stem
+    for pattern in _GROUP_PATTERNS:
+        match = pattern.search(stem)
+        if match:
+            return match.group(1).removesuffix(f"_{label}")
+    return ""
+
+
+def match_groups(clip_ids: Sequence[str], group_regex: str) -> dict[str, str]:
+    r"""Read groups off clip ids with a regular expression.
+
+    Parameters
+    ----------
+    clip_ids : sequence of str
+    group_regex : str
+        Searched in every clip id. The group is what its parentheses matched, joined by
+        "/", or the whole match if it has none.
+
+    Returns
+    -------
+    dict of str to str
+        Clip id to group.
+
+    Raises
+    ------
+    OptionInvalid
+        If it is not a regular expression or does not match every clip.
+
+    Examples
+    --------
+    >>> match_groups(["run/p07_a.avi"], r"p(\d+)")
+    {'run/p07_a.avi': '07'}
+    """
+    try:
+        pattern = re.compile(group_regex)
+    except re.error as problem:
+        raise OptionInvalid(
+            f"--group-regex must be a regular expression. Received: '{group_regex}' ({problem})."
+        ) from problem
+    matches = {clip_id: pattern.search(clip_id) for clip_id in clip_ids}
+    unmatched = [clip_id for clip_id, match in matches.items() if match is None]
+    if unmatched:
+        raise OptionInvalid(
+            f"--group-regex must match every clip id. '{group_regex}' does not match "
+            f"{len(unmatched)} of {len(clip_ids)} clips, the first being '{unmatched[0]}'.",
+            hint="widen the expression, or leave it out",
+        )
+    return {
+        clip_id: "/".join(part or "" for part in match.groups()) or match.group(0)
+        for clip_id, match in matches.items()
+        if match is not None
+    }
