@@ -22,9 +22,10 @@ import click
 import numpy as np
 
 from features.discovery import discover_clips
-from features.engines import KerasEngine, LiteRTEngine, choose_engine, litert_model_path
+from features.engines import KerasEngine, choose_engine, litert_model_path
 from features.extract import extract_features
 from features.frames import FrameBatch, import_cv2
+from features.litert import LiteRTEngine
 from features.pool import default_n_workers
 from features.quiet import import_keras
 from features.records import FrameArray

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from features.engines import Engine
+from features.litert import Engine
 from features.pool import ClipEnd, ClipRows
 from features.records import FrameArray, VectorDtype
 

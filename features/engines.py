@@ -14,7 +14,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -35,26 +35,6 @@ _KERAS_BATCH_FRAMES = {"cpu": 32, "gpu": 256}
 _CONVERSION_VERSION = 1
 
 
-class Engine(Protocol):
-    """A backbone that is ready to run."""
-
-    batch_frames: int
-
-    def embed(self, frames: FrameArray) -> npt.NDArray[np.float32]:
-        """Embed frames.
-
-        Parameters
-        ----------
-        frames : ndarray of uint8, shape (n, size_px, size_px, 3)
-            RGB, with n at most `batch_frames`.
-
-        Returns
-        -------
-        ndarray of float32, shape (n, embedding_dim)
-        """
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class EnginePlan:
     """Which engine will run, and why that one.
@@ -68,40 +48,6 @@ class EnginePlan:
 
     name: EngineName
     reason: str
-
-
-class LiteRTEngine:
-    """The backbone on LiteRT (XNNPACK), one thread.
-
-    Frame by frame: what one frame needs stays in the cache of a core, so that this does
-    about a tenth more frames per core-second than batches of four.
-
-    Parameters
-    ----------
-    model_path : Path
-        From `litert_model_path`.
-    """
-
-    batch_frames = 32
-
-    def __init__(self, model_path: Path) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
-        self._interpreter: Any = Interpreter(str(model_path), num_threads=1)
-        self._interpreter.allocate_tensors()
-        self._input = self._interpreter.get_input_details()[0]["index"]
-        output = self._interpreter.get_output_details()[0]
-        self._output = output["index"]
-        self._embedding_dim = int(output["shape"][-1])
-
-    def embed(self, frames: FrameArray) -> npt.NDArray[np.float32]:
-        """Embed frames; see `Engine.embed`."""
-        vectors = np.empty((len(frames), self._embedding_dim), np.float32)
-        for index in range(len(frames)):
-            self._interpreter.set_tensor(self._input, frames[index : index + 1])
-            self._interpreter.invoke()
-            vectors[index] = self._interpreter.get_tensor(self._output)[0]
-        return vectors
 
 
 class KerasEngine:
@@ -123,7 +69,7 @@ class KerasEngine:
         )
 
     def embed(self, frames: FrameArray) -> npt.NDArray[np.float32]:
-        """Embed frames; see `Engine.embed`."""
+        """Embed frames; see `features.litert.Engine.embed`."""
         n = len(frames)
         if n < self.batch_frames:
             # One batch shape only: another one would compile the network anew.

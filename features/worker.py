@@ -17,9 +17,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from features.engines import Engine, LiteRTEngine
 from features.errors import FrameHeadError
 from features.frames import FrameBatch, import_cv2
+from features.litert import Engine, LiteRTEngine
 from features.protocol import receive_message, send_message
 from features.records import FrameSampling, VideoFacts
 from features.video import read_frames

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from conftest import TINY_BACKBONE, noisy_frames, write_video
 
-from features.engines import KerasEngine, LiteRTEngine, choose_engine, litert_model_path
+from features.engines import KerasEngine, choose_engine, litert_model_path
 from features.errors import (
     EngineUnavailable,
     Interrupted,
@@ -26,6 +26,7 @@ from features.errors import (
     WeightsUnreadable,
 )
 from features.extract import ExtractSummary, Progress, extract_features
+from features.litert import LiteRTEngine
 from features.pool import WorkerSettings, decode_clips
 from features.records import Clip, FrameSampling
 from features.sampling import choose_sampling
