@@ -100,6 +100,7 @@ def extract_features_command(
     engine: Any,
     workers: int | None,
     clip_timeout: float,
+    clip_memory: float,
     retry_failed: bool,
     overwrite: bool,
     as_json: bool,
@@ -129,6 +130,7 @@ def extract_features_command(
             engine=engine,
             n_workers=workers,
             stall_seconds=clip_timeout,
+            memory_bytes=int(clip_memory * 2**30),
             retry_failed=retry_failed,
             overwrite=overwrite,
             on_progress=bar.update,
@@ -301,6 +303,7 @@ def predict_command(
     engine: Any,
     workers: int | None,
     clip_timeout: float,
+    clip_memory: float,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -316,6 +319,7 @@ def predict_command(
             engine=engine,
             n_workers=workers,
             stall_seconds=clip_timeout,
+            memory_bytes=int(clip_memory * 2**30),
             on_progress=bar.update,
         )
     print_result(predict_to_json(summary), predict_to_text(summary), as_json=as_json)

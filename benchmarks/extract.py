@@ -6,7 +6,9 @@ Prints one table from one run on the same clips. Times drift from machine to mac
 from minute to minute; the ratios, measured in turn in each repeat, hold.
 
 * usual: decode a clip with OpenCV, `model.predict` on its frames, next clip.
-* framehead: `extract_features` into a new store, start of workers included.
+* framehead: `extract_features` into a new store.
+* whole: each as a process of its own, from its start to its end, imports included.
+* loop: without imports and building of models; framehead with the start of its workers.
 * decode, engine: core-seconds per clip of each alone, in this process on one thread.
 * bound: cores divided by the sum of the two.
 """
@@ -14,6 +16,8 @@ from minute to minute; the ratios, measured in turn in each repeat, hold.
 from __future__ import annotations
 
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -35,6 +39,7 @@ from features.video import read_frames
 from features.weights import BackboneFiles, find_backbone
 
 N_FRAMES = 20
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def usual_way(paths: list[Path], backbone: BackboneFiles) -> float:
@@ -97,8 +102,21 @@ def engine_alone(backbone: BackboneFiles, batches: list[FrameArray]) -> float:
     return (time.process_time() - started) / n_frames
 
 
-def framehead_way(videos: Path, backbone: BackboneFiles, weights: str) -> tuple[float, int]:
-    """Return seconds and frames of one extraction into a new store."""
+def forward_alone(backbone: BackboneFiles) -> float:
+    """Return frames per second of the Keras engine on frames that are there already."""
+    engine = KerasEngine(backbone)
+    shape = (engine.batch_frames, backbone.spec.size_px, backbone.spec.size_px, 3)
+    frames = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    engine.embed(frames)
+    started, n_frames = time.perf_counter(), 0
+    while time.perf_counter() - started < 3:
+        engine.embed(frames)
+        n_frames += len(frames)
+    return n_frames / (time.perf_counter() - started)
+
+
+def framehead_way(videos: Path, backbone: BackboneFiles, weights: str) -> float:
+    """Return seconds of one extraction into a new store."""
     with tempfile.TemporaryDirectory() as folder:
         summary = extract_features(
             videos,
@@ -108,7 +126,33 @@ def framehead_way(videos: Path, backbone: BackboneFiles, weights: str) -> tuple[
             size_px=backbone.spec.size_px,
             sampling=choose_sampling(n_frames=N_FRAMES),
         )
-    return summary.seconds, summary.frames
+    return summary.seconds
+
+
+def run_usual(videos: Path, options: list[str]) -> tuple[float, float]:
+    """Run the usual way as a process; returns seconds of all of it and of its loop."""
+    started = time.perf_counter()
+    finished = subprocess.run(
+        [sys.executable, __file__, str(videos), *options, "--only-usual"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=True,
+    )
+    return time.perf_counter() - started, float(finished.stdout)
+
+
+def run_framehead(videos: Path, options: list[str]) -> float:
+    """Run extract-features as a process; returns its seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = ["--out", f"{folder}/store.h5", "--quiet"]
+        started = time.perf_counter()
+        subprocess.run(
+            [sys.executable, str(ROOT / "cli.py"), "extract-features", str(videos), *out, *options],
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+        return time.perf_counter() - started
 
 
 @click.command()
@@ -118,60 +162,60 @@ def framehead_way(videos: Path, backbone: BackboneFiles, weights: str) -> tuple[
 @click.option("--image-size", default=224, show_default=True)
 @click.option("--repeats", default=3, show_default=True)
 @click.option("--skip-usual", is_flag=True, help="Leave the slow comparison out.")
+@click.option("--only-usual", is_flag=True, hidden=True)
 def main(
-    videos: Path, weights: str, alpha: float, image_size: int, repeats: int, skip_usual: bool
+    videos: Path,
+    weights: str,
+    alpha: float,
+    image_size: int,
+    repeats: int,
+    skip_usual: bool,
+    only_usual: bool,
 ) -> None:
     """Measure stage 1 on the folder VIDEOS."""
     backbone = find_backbone(weights, alpha=alpha, size_px=image_size)
     paths = [clip.path for clip in discover_clips(videos).clips]
+    if only_usual:
+        click.echo(usual_way(paths, backbone))
+        return
     plan = choose_engine()
     cores = default_n_workers()
-    if plan.name == "litert":
-        litert_model_path(backbone)
-    else:
-        KerasEngine(backbone)
-    framehead_way(videos, backbone, weights)  # fills the file cache
-    rows, ratios, shares = [], [], []
-    for repeat in range(1, repeats + 1):
-        seconds, _ = framehead_way(videos, backbone, weights)
-        usual = float("nan") if skip_usual else usual_way(paths, backbone)
-        decode, batches = decode_alone(paths, image_size)
-        decode /= len(paths)
-        engine = engine_alone(backbone, batches) * N_FRAMES
-        bound = cores / (decode + engine)
-        ratios.append(usual / seconds)
-        shares.append(len(paths) / seconds / bound)
-        rows.append(
-            [
-                str(repeat),
-                f"{len(paths) / usual:.2f}",
-                f"{len(paths) / seconds:.2f}",
-                f"{ratios[-1]:.2f}",
-                f"{decode * 1000:.1f}",
-                f"{engine * 1000:.1f}",
-                f"{bound:.2f}",
-                f"{shares[-1]:.0%}",
-            ]
-        )
-    header = [
-        "repeat",
-        "usual clips/s",
-        "framehead clips/s",
-        "times",
-        "decode ms",
-        "engine ms",
-        "bound clips/s",
-        "of bound",
-    ]
+    options = ["--weights", weights, "--alpha", str(alpha), "--image-size", str(image_size)]
+    framehead_way(videos, backbone, weights)  # converts the backbone, fills the file cache
+    columns: dict[str, list[float]] = {}
+
+    def note(name: str, value: float) -> float:
+        columns.setdefault(name, []).append(value)
+        return value
+
+    n_clips = len(paths)
+    for _ in range(repeats):
+        rate = note("framehead clips/s", n_clips / framehead_way(videos, backbone, weights))
+        if not skip_usual:
+            whole, loop = run_usual(videos, options)
+            note("usual clips/s", n_clips / loop)
+            note("times, loop", rate * loop / n_clips)
+            note("times, whole", whole / run_framehead(videos, options))
+        seconds, batches = decode_alone(paths, image_size)
+        decode = note("decode core-ms/clip", 1000 * seconds / n_clips)
+        if plan.name == "litert":
+            engine = note("engine core-ms/clip", 1000 * engine_alone(backbone, batches) * N_FRAMES)
+            bound = note("bound clips/s", 1000 * cores / (decode + engine))
+            note("share of bound", rate / bound)
+        else:
+            note("forward alone frames/s", forward_alone(backbone))
+            note("decode alone frames/s", 1000 * cores * N_FRAMES / decode)
+            note("framehead frames/s", rate * N_FRAMES)
     click.echo(
-        f"{len(paths)} clips, {N_FRAMES} frames each, alpha {alpha}, {image_size} px, "
+        f"{n_clips} clips, {N_FRAMES} frames each, alpha {alpha}, {image_size} px, "
         f"{cores} cores, engine {plan.name}"
     )
-    click.echo(format_table(header, rows))
-    click.echo(
-        f"median: {statistics.median(ratios):.2f} times the usual way, "
-        f"{statistics.median(shares):.0%} of the bound"
-    )
+    rows = [
+        [name, *(f"{value:.2f}" for value in values), f"{statistics.median(values):.2f}"]
+        for name, values in columns.items()
+    ]
+    repeats_header = [f"repeat {number}" for number in range(1, repeats + 1)]
+    click.echo(format_table(["", *repeats_header, "median"], rows))
 
 
 if __name__ == "__main__":

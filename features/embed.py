@@ -9,7 +9,14 @@ import numpy as np
 from features.batching import embed_rows
 from features.engines import EnginePlan, KerasEngine, litert_model_path
 from features.plan import stat_source
-from features.pool import ClipEnd, ClipRows, WorkerSettings, decode_clips, default_n_workers
+from features.pool import (
+    DEFAULT_MEMORY_BYTES,
+    ClipEnd,
+    ClipRows,
+    WorkerSettings,
+    decode_clips,
+    default_n_workers,
+)
 from features.records import (
     Clip,
     ClipEmbedding,
@@ -32,6 +39,7 @@ def embed_clips(
     *,
     n_workers: int | None = None,
     stall_seconds: float = DEFAULT_STALL_SECONDS,
+    memory_bytes: int = DEFAULT_MEMORY_BYTES,
 ) -> Generator[EmbeddedClip, None, None]:
     """Decode and embed clips, in parallel and in bounded memory.
 
@@ -48,6 +56,8 @@ def embed_clips(
         Decode processes, at least 1; by default one per core.
     stall_seconds : float, default 60
         A clip whose decoding makes no progress for this long fails.
+    memory_bytes : int, default 2 GiB
+        Most memory that one decode process may take; a clip that needs more fails.
 
     Yields
     ------
@@ -67,6 +77,7 @@ def embed_clips(
         model_path=litert_model_path(backbone) if engine.name == "litert" else None,
         dtype=header.dtype,
         stall_seconds=stall_seconds,
+        memory_bytes=memory_bytes,
     )
     keras_engine = KerasEngine(backbone) if engine.name == "keras" else None
     events = decode_clips(clips, settings, n_workers=n_workers or default_n_workers())

@@ -25,6 +25,7 @@ from features.embed import DEFAULT_STALL_SECONDS, embed_clips
 from features.engines import EngineChoice, EnginePlan, choose_engine, engine_version
 from features.errors import Interrupted, OptionInvalid, StoreNotFound
 from features.plan import plan_extraction, update_row
+from features.pool import DEFAULT_MEMORY_BYTES
 from features.records import (
     ClipOutcome,
     Discovery,
@@ -130,6 +131,7 @@ def extract_features(
     engine: EngineChoice = "auto",
     n_workers: int | None = None,
     stall_seconds: float = DEFAULT_STALL_SECONDS,
+    memory_bytes: int = DEFAULT_MEMORY_BYTES,
     retry_failed: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -158,6 +160,8 @@ def extract_features(
         Decode processes, at least 1; by default one per core.
     stall_seconds : float, default 60
         A clip whose decoding makes no progress for this long fails.
+    memory_bytes : int, default 2 GiB
+        Most memory that one decode process may take; a clip that needs more fails.
     retry_failed : bool, default False
         Try unchanged clips again that failed before.
     overwrite : bool, default False
@@ -207,6 +211,7 @@ def extract_features(
                 engine_plan,
                 n_workers=n_workers,
                 stall_seconds=stall_seconds,
+                memory_bytes=memory_bytes,
             )
             job = _Job(store_path, header, entry, len(plan.to_decode), started)
             with closing(embedded):

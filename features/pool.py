@@ -27,6 +27,8 @@ from features.errors import EngineUnavailable, FrameHeadError
 from features.protocol import receive_message, send_message
 from features.records import Clip, FrameSampling, VectorDtype, VideoFacts
 
+DEFAULT_MEMORY_BYTES = 2 * 2**30
+
 _START_SECONDS = 120.0
 
 
@@ -44,6 +46,8 @@ class WorkerSettings:
         Type of the embeddings that a worker sends.
     stall_seconds : float
         A clip without progress for this long is given up.
+    memory_bytes : int
+        Most memory that a worker may take for data, where the system can bound it.
     """
 
     sampling: FrameSampling
@@ -51,6 +55,7 @@ class WorkerSettings:
     model_path: Path | None
     dtype: VectorDtype
     stall_seconds: float
+    memory_bytes: int = DEFAULT_MEMORY_BYTES
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -225,6 +230,7 @@ class _Worker:
             "size_px": settings.size_px,
             "model_path": str(settings.model_path or ""),
             "dtype": settings.dtype,
+            "memory_bytes": settings.memory_bytes,
         }
         reply = None
         with suppress(OSError):
@@ -252,6 +258,8 @@ class _Worker:
             elif kind == "hashed":
                 sha256 = message["sha256"]
             elif kind == "failed":
+                if message["is_exhausted"]:
+                    self.kill()
                 yield ClipEnd(clip, sha256, VideoFacts(), message["reason"])
                 return
             elif kind == "end":

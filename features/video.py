@@ -20,6 +20,8 @@ from features.frames import FrameBatch, FrameBuffer, import_cv2
 from features.records import FrameArray, FrameSampling, IntArray, VideoFacts
 from features.sampling import make_frame_filter, sample_indices
 
+LACKS_MEMORY = "needs more memory than --clip-memory allows"
+
 _NO_PICTURE_HINT = (
     "play the file in another program; if it plays, re-encode it: "
     "ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4"
@@ -142,6 +144,10 @@ def _open(path: Path) -> Iterator[Any]:
             if not capture.isOpened():
                 raise VideoUnreadable(_why_not_opened(path), hint=_NO_PICTURE_HINT)
             yield capture
+        except cv2.error as problem:
+            is_memory = problem.code == cv2.Error.StsNoMem
+            reason = LACKS_MEMORY if is_memory else f"failed in OpenCV: {problem.err}"
+            raise VideoUnreadable(f"decoding {reason}") from problem
         finally:
             capture.release()
 

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,7 +23,7 @@ from features.frames import FrameBatch, import_cv2
 from features.litert import Engine, LiteRTEngine
 from features.protocol import receive_message, send_message
 from features.records import FrameSampling, VideoFacts
-from features.video import read_frames
+from features.video import LACKS_MEMORY, read_frames
 
 _ALIVE_SECONDS = 1.0
 _FRAMES_PER_MESSAGE = 32
@@ -52,6 +53,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
             {"kind": "broken", "error": type(problem).__name__, "message": text, "hint": hint},
         )
         return
+    _bound_memory(settings["memory_bytes"])
     send_message(replies, {"kind": "ready"})
     while (request := receive_message(requests)) is not None:
         _answer(request[0], settings, engine, replies)
@@ -69,7 +71,9 @@ def _answer(
         facts = _send_frames(path, settings, engine, replies, alive)
     except (FrameHeadError, OSError, MemoryError) as problem:
         reason = problem.message if isinstance(problem, FrameHeadError) else _say(problem)
-        send_message(replies, {"kind": "failed", "reason": reason})
+        # Once memory has run out, what is left of it cannot be relied on.
+        is_exhausted = isinstance(problem, MemoryError) or LACKS_MEMORY in reason
+        send_message(replies, {"kind": "failed", "reason": reason, "is_exhausted": is_exhausted})
         return
     send_message(replies, {"kind": "end", **facts_to_message(facts)})
 
@@ -113,6 +117,16 @@ def _rows(batch: FrameBatch, engine: Engine | None, dtype: str) -> Any:
     return engine.embed(batch.frames).astype(np.dtype(dtype), copy=False)
 
 
+def _bound_memory(n_bytes: int) -> None:
+    # Windows has no such limit. Address space is not bounded: what is mapped is not used.
+    with suppress(ImportError):
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        most = n_bytes if hard == resource.RLIM_INFINITY else min(n_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+
+
 class _Heartbeat:
     """Says at most once a second that work goes on, so that a hang can be told from it."""
 
@@ -151,7 +165,7 @@ def _say(problem: OSError | MemoryError) -> str:
     if isinstance(problem, FileNotFoundError):
         return "the file does not exist"
     if isinstance(problem, MemoryError):
-        return "decoding needs more memory than there is"
+        return f"decoding {LACKS_MEMORY}"
     return f"the file cannot be read: {getattr(problem, 'strerror', None) or problem}"
 
 

@@ -62,6 +62,13 @@ def embed_options(command: _Command) -> _Command:
                 show_default=True,
                 help="Seconds without progress after which a clip is given up.",
             ),
+            click.option(
+                "--clip-memory",
+                type=click.FloatRange(min=0.1),
+                default=2.0,
+                show_default=True,
+                help="GiB of memory that one decode process may take.",
+            ),
         )
     ):
         command = option(command)

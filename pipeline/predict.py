@@ -12,6 +12,7 @@ from features.embed import DEFAULT_STALL_SECONDS, embed_clips
 from features.engines import EngineChoice, choose_engine
 from features.errors import VideosNotFound, WeightsMismatch
 from features.extract import Progress
+from features.pool import DEFAULT_MEMORY_BYTES
 from features.records import Clip, ClipOutcome, EmbeddedClip, VectorArray
 from features.weights import IMAGENET, BackboneFiles, find_backbone
 from pipeline.batches import sequence_from_vectors
@@ -76,6 +77,7 @@ def predict_videos(
     engine: EngineChoice = "auto",
     n_workers: int | None = None,
     stall_seconds: float = DEFAULT_STALL_SECONDS,
+    memory_bytes: int = DEFAULT_MEMORY_BYTES,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> PredictSummary:
     """Classify video files with a trained head.
@@ -91,7 +93,7 @@ def predict_videos(
     weights : str or Path, optional
         Where the backbone's weights lie now; by default where they lay when the store
         was made. They must be the same weights.
-    engine, n_workers, stall_seconds
+    engine, n_workers, stall_seconds, memory_bytes
         As in `features.extract.extract_features`.
     on_progress : callable, optional
         Called with a `Progress` at the start and after each clip.
@@ -121,6 +123,7 @@ def predict_videos(
         choose_engine(engine),
         n_workers=n_workers,
         stall_seconds=stall_seconds,
+        memory_bytes=memory_bytes,
     )
     model = load_model(run)
     predictions: list[Prediction] = []

@@ -27,7 +27,7 @@ from features.errors import (
 )
 from features.extract import ExtractSummary, Progress, extract_features
 from features.litert import LiteRTEngine
-from features.pool import WorkerSettings, decode_clips
+from features.pool import ClipEnd, WorkerSettings, decode_clips
 from features.records import Clip, FrameSampling
 from features.sampling import choose_sampling
 from features.store import open_store, read_clip, read_embeddings
@@ -301,7 +301,7 @@ def long_clips(folder: Path, n_clips: int = 4) -> list[Clip]:
     [
         (signal.SIGKILL, r"the decoder crashed with signal 9 \(SIGKILL\)"),
         (signal.SIGSEGV, r"the decoder crashed with signal 11 \(SIGSEGV\)"),
-        (signal.SIGSTOP, "decoding made no progress for 1.5 s"),
+        (signal.SIGSTOP, "decoding made no progress for 5 s"),
     ],
 )
 def test_a_worker_that_dies_or_hangs_costs_its_clip_only(
@@ -310,7 +310,7 @@ def test_a_worker_that_dies_or_hangs_costs_its_clip_only(
     import re
 
     clips = long_clips(tmp_path)
-    settings = WorkerSettings(FrameSampling("stride", 1), 32, None, "float32", 1.5)
+    settings = WorkerSettings(FrameSampling("stride", 1), 32, None, "float32", 5.0)
     before = set(children_of(os.getpid()))
     harmed = False
     failures = {}
@@ -327,6 +327,25 @@ def test_a_worker_that_dies_or_hangs_costs_its_clip_only(
     assert re.fullmatch(reason, failures["0.avi"])
     assert [failures[f"{n}.avi"] for n in (1, 2, 3)] == ["", "", ""]
     assert all(rows[f"{n}.avi"] == 200 for n in (1, 2, 3))
+
+
+@linux_only
+def test_a_clip_that_eats_memory_costs_itself_only(tmp_path: Path) -> None:
+    """One frame of 9000 x 9000 takes 243 MB as RGB; the workers may have 300 for all."""
+    write_video(tmp_path / "huge.avi", noisy_frames(2, seed=1, size=(9000, 9000)))
+    write_video(tmp_path / "small.avi", noisy_frames(9, seed=2))
+    clips = [Clip(name, tmp_path / name) for name in ("huge.avi", "small.avi")]
+    for n_mebibytes, is_enough in ((300, False), (2000, True)):
+        settings = WorkerSettings(
+            FrameSampling("stride", 1), 32, None, "float32", 30.0, n_mebibytes * 2**20
+        )
+        ends = {
+            event.clip.clip_id: event.failure
+            for event in decode_clips(clips, settings, n_workers=1)
+            if isinstance(event, ClipEnd)
+        }
+        assert ends["small.avi"] == ""
+        assert (ends["huge.avi"] == "") == is_enough, ends
 
 
 @linux_only

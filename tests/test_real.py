@@ -173,3 +173,57 @@ def test_rotation_is_applied() -> None:
     *_, facts = read_frames(ODD / "video_rotation_90.mp4", FrameSampling("stride", 1), size_px=64)
     assert isinstance(facts, VideoFacts)
     assert (facts.width_px, facts.height_px) == (60, 100)
+
+
+def damaged_copies(folder: Path, *, n_files: int, seed: int) -> None:
+    """Real clips with flipped bits, or cut off at a random place."""
+    generator = np.random.default_rng(seed)
+    sources = [*sorted(UCF_MINI.glob("*/*_g0[12]_c01.avi")), ODD / "example.mp4", ODD / "p1.mp4"]
+    sources += [ODD / "big_buck_bunny_432_433.webm", ODD / "flipping_a_pancake.mkv"]
+    folder.mkdir()
+    for number in range(n_files):
+        source = sources[number % len(sources)]
+        content = bytearray(source.read_bytes())
+        if number % 2:
+            content = content[: generator.integers(len(content))]
+        else:
+            for place in generator.integers(len(content), size=int(generator.integers(1, 60))):
+                content[place] ^= 1 << int(generator.integers(8))
+        (folder / f"{number:03d}{source.suffix}").write_bytes(content)
+
+
+def extract_damaged(run_cli: RunCli, folder: Path, *, n_files: int, seed: int) -> None:
+    damaged_copies(folder / "v", n_files=n_files, seed=seed)
+    result = run_cli(
+        "extract-features",
+        folder / "v",
+        "--out",
+        folder / "s.h5",
+        "--alpha",
+        "0.35",
+        "--clip-timeout",
+        "20",
+        "--json",
+    )
+    assert result.exit_code in (0, 3), result.output
+    assert result.stderr == "", "FFmpeg's chatter stays out of the terminal"
+    report = parse_json(result)
+    assert report["clips_done"] + report["clips_failed"] == n_files
+    assert not [item for item in report["failures"] if "no progress" in item["reason"]]
+    for clip in open_store(folder / "s.h5").clips:
+        if clip.status == "done":
+            assert clip.n_frames == min(20, clip.facts.n_frames_decoded)
+            indices = read_clip(open_store(folder / "s.h5"), clip.clip_id).frame_indices
+            assert (indices[0], indices[-1]) == (0, clip.facts.n_frames_decoded - 1)
+
+
+def test_damaged_copies_of_real_clips(run_cli: RunCli, tmp_path: Path) -> None:
+    extract_damaged(run_cli, tmp_path, n_files=40, seed=0)
+
+
+@pytest.mark.soak
+def test_two_hundred_damaged_copies(run_cli: RunCli, tmp_path: Path) -> None:
+    for seed in range(1, 6):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        extract_damaged(run_cli, folder, n_files=200, seed=seed)
