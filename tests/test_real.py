@@ -14,6 +14,7 @@ from features.frames import FrameBatch, resize_frame
 from features.records import FrameSampling, VectorArray, VideoFacts
 from features.store import open_store, read_clip
 from features.video import read_frames
+from features.weights import imagenet_path
 
 pytestmark = pytest.mark.usefixtures("material")
 
@@ -36,8 +37,9 @@ def test_vectors_equal_keras_applications_on_the_same_frames(ucf_store: Path) ->
 
     store = open_store(ucf_store)
     network = keras.applications.MobileNetV2(
-        input_shape=(224, 224, 3), alpha=0.35, include_top=False, weights="imagenet", pooling="avg"
+        input_shape=(224, 224, 3), alpha=0.35, include_top=False, weights=None, pooling="avg"
     )
+    network.load_weights(imagenet_path(0.35, 224))  # Keras reads KERAS_HOME only once
     for clip in store.clips[::16]:
         batches = read_frames(UCF_MINI / clip.clip_id, FrameSampling("uniform", 20), size_px=224)
         frames = np.concatenate([b.frames for b in batches if isinstance(b, FrameBatch)])
