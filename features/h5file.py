@@ -265,6 +265,17 @@ def read_pieces(ranges: Iterable[FrameRange]) -> Iterator[ClipEmbedding]:
         yield read_frame_range(piece)
 
 
+def _open_unlocked(path: Path) -> h5py.File:
+    # A finished file never changes, and some network folders know no locks.
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as problem:
+        # The caller's own program has it open with h5py's default: then we must, too.
+        if "locking flag" not in str(problem):
+            raise
+        return h5py.File(path, "r")
+
+
 def _require_our_format(file: h5py.File, path: Path) -> None:
     if file.attrs.get("format") != FORMAT_NAME:
         raise StoreDamaged(
@@ -284,7 +295,7 @@ def _require_our_format(file: h5py.File, path: Path) -> None:
 @contextmanager
 def _open_for_reading(path: Path) -> Iterator[h5py.File]:
     try:
-        file = h5py.File(path, "r", locking=False)
+        file = _open_unlocked(path)
     except FileNotFoundError:
         raise
     except OSError as problem:

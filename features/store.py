@@ -179,9 +179,12 @@ def read_embeddings(
     StoreDamaged
         If a file cannot be read.
     """
-    wanted = done_clips(store) if clips is None else tuple(clips)
-    by_id = {clip.clip_id: place for clip, place in zip(store.clips, store.ranges, strict=True)}
-    ranges = [by_id[clip.clip_id] for clip in wanted]
+    rows = zip(store.clips, store.ranges, strict=True)
+    if clips is None:
+        ranges = [place for clip, place in rows if clip.status == "done"]
+    else:
+        by_id = {clip.clip_id: place for clip, place in rows}
+        ranges = [by_id[clip.clip_id] for clip in clips]
     starts = np.zeros(len(ranges) + 1, dtype=np.int64)
     np.cumsum([item.n_frames for item in ranges], out=starts[1:])
     stored = np.empty(
