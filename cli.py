@@ -21,6 +21,7 @@ from pipeline.options import (
     common_options,
     embed_options,
     fit_options,
+    gib_to_bytes,
     split_options,
 )
 
@@ -130,7 +131,7 @@ def extract_features_command(
             engine=engine,
             n_workers=workers,
             stall_seconds=clip_timeout,
-            memory_bytes=int(clip_memory * 2**30),
+            memory_bytes=gib_to_bytes(clip_memory),
             retry_failed=retry_failed,
             overwrite=overwrite,
             on_progress=bar.update,
@@ -319,7 +320,7 @@ def predict_command(
             engine=engine,
             n_workers=workers,
             stall_seconds=clip_timeout,
-            memory_bytes=int(clip_memory * 2**30),
+            memory_bytes=gib_to_bytes(clip_memory),
             on_progress=bar.update,
         )
     print_result(predict_to_json(summary), predict_to_text(summary), as_json=as_json)

@@ -24,6 +24,7 @@ NUMBER_COLUMNS: dict[str, type[np.generic]] = {
     "fps_header": np.float64,
     "width_px": np.int64,
     "height_px": np.int64,
+    "is_current": np.uint8,
     "row_crc32": np.uint32,
 }
 
@@ -49,6 +50,7 @@ def columns_from_records(clips: Sequence[ClipRecord]) -> dict[str, list[Any]]:
         "fps_header": [clip.facts.fps_header for clip in clips],
         "width_px": [clip.facts.width_px for clip in clips],
         "height_px": [clip.facts.height_px for clip in clips],
+        "is_current": [int(clip.is_current) for clip in clips],
     }
     columns["row_crc32"] = _checksum_rows(columns)
     return columns
@@ -87,6 +89,7 @@ def records_from_columns(columns: dict[str, list[Any]]) -> tuple[ClipRecord, ...
                 row["height_px"],
             ),
             crc32=row["crc32"],
+            is_current=bool(row["is_current"]),
         )
         for row in rows
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,11 +35,14 @@ def lock_store(path: Path) -> Iterator[None]:
     OutputUnwritable
         If the folder of the store cannot be written.
     """
+    lock_path = path.with_name(f".{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(f"'{path}' is a folder")
-        lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+        # Where it cannot be created, a lock would only seem to be taken.
+        lock_path.touch()
+        lock = FileLock(lock_path, timeout=0)
         lock.acquire()
     except Timeout as problem:
         raise StoreBusy(
@@ -84,7 +88,7 @@ def commit_clips(
     folder = parts_folder(path)
     try:
         folder.mkdir(exist_ok=True)
-        numbers = [int(part.stem.removeprefix("part-")) for part in folder.glob("part-*.h5")]
+        numbers = [int(part.stem.split("-")[1]) for part in folder.glob("part-*.h5")]
     except OSError as problem:
         raise OutputUnwritable(
             f"The store's folder must be writable. Creating '{folder}' failed: {problem}.",
@@ -92,7 +96,8 @@ def commit_clips(
         ) from problem
     records = [_with_crc32(clip) for clip in pending]
     pieces = [clip.embedding for clip in pending if clip.embedding is not None]
-    part = folder / f"part-{max(numbers, default=0) + 1:06d}.h5"
+    # A name that never comes again: a merge remembers which parts it has taken in.
+    part = folder / f"part-{max(numbers, default=0) + 1:06d}-{secrets.token_hex(4)}.h5"
     write_store_file(part, header, records, pieces, [entry])
 
 
@@ -127,7 +132,8 @@ def merge_parts(
     records = tuple(record for record, _ in rows)
     if store.n_parts or records != store.clips:
         pieces = read_pieces(frames for _, frames in rows)
-        write_store_file(path, store.header, records, pieces, store.history)
+        parts = [part.name for part in parts_folder(path).glob("part-*.h5")]
+        write_store_file(path, store.header, records, pieces, store.history, merged_parts=parts)
     shutil.rmtree(parts_folder(path), ignore_errors=True)
     return open_store(path)
 

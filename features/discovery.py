@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,6 +29,7 @@ _SPLIT_FOLDERS = {
     "testing": "test",
 }
 _SPLIT_NAMES = ("", "train", "val", "test")
+_COLUMNS = ("path", "label", "group", "split")
 
 
 def discover_clips(
@@ -97,15 +99,17 @@ def _walk(root: Path) -> tuple[list[str], list[IgnoredFile]]:
     visited: set[str] = set()
     for here, folders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(here)
+        relative = Path(here).relative_to(root)
         if real in visited:  # a link back up would never end
             folders.clear()
+            ignored.append(IgnoredFile(relative.as_posix(), "a link to a folder seen before"))
             continue
         visited.add(real)
-        relative = Path(here).relative_to(root)
         for name in [name for name in folders if name.startswith(".")]:
             folders.remove(name)
             ignored.append(IgnoredFile((relative / name).as_posix(), "hidden folder"))
-        folders.sort()
+        # Real folders first, so that a link never takes the place of what it points to.
+        folders.sort(key=lambda name: ((root / relative / name).is_symlink(), name))
         for name in sorted(files):
             path = relative / name
             reason = _reason_to_ignore(root / path)
@@ -192,7 +196,20 @@ def _read_rows(csv_path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
                     f"label, group, split. '{csv_path}' has: {', '.join(columns) or 'nothing'}.",
                     hint="make 'path,label,group,split' its first line",
                 )
+            misspelt = [name for name in columns if _looks_like_known(name)]
+            if misspelt:
+                raise ManifestError(
+                    "The columns of a CSV of clips are named path, label, group, split. "
+                    f"'{csv_path}' has '{misspelt[0]}'.",
+                    hint="correct its first line, or give the column a quite different name",
+                )
             for row in reader:
+                if None in row:
+                    raise ManifestError(
+                        f"A row of a CSV of clips has {len(columns)} fields, as its first line. "
+                        f"'{csv_path}' line {reader.line_num} has more.",
+                        hint="put names that contain a comma into double quotes",
+                    )
                 yield reader.line_num, row
     except (OSError, csv.Error) as problem:
         if isinstance(problem, ManifestError):
@@ -201,6 +218,12 @@ def _read_rows(csv_path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
             f"The CSV of clips must be readable. Reading '{csv_path}' failed: {problem}.",
             hint="check the path given to --labels",
         ) from problem
+
+
+def _looks_like_known(column: str) -> bool:
+    return column not in _COLUMNS and bool(
+        difflib.get_close_matches(column.strip().lower(), _COLUMNS, cutoff=0.75)
+    )
 
 
 def _id_inside(root: Path, name: str) -> str | None:

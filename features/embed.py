@@ -8,6 +8,7 @@ import numpy as np
 
 from features.batching import embed_rows
 from features.engines import EnginePlan, KerasEngine, litert_model_path
+from features.errors import OptionInvalid
 from features.plan import stat_source
 from features.pool import (
     DEFAULT_MEMORY_BYTES,
@@ -88,6 +89,32 @@ def embed_clips(
         yield from _assemble(embedded, header.sampling)
     finally:
         events.close()
+
+
+def require_limits(stall_seconds: float, memory_bytes: int) -> None:
+    """Check the limits that guard decoding.
+
+    Parameters
+    ----------
+    stall_seconds : float
+        Above 0 and at most a day.
+    memory_bytes : int
+        At least 64 MiB and at most 1 TiB.
+
+    Raises
+    ------
+    OptionInvalid
+        If one is out of range.
+    """
+    if not 0 < stall_seconds <= 86_400:
+        raise OptionInvalid(
+            f"--clip-timeout must be above 0 and at most 86400 seconds. Received: {stall_seconds}."
+        )
+    if not 64 * 2**20 <= memory_bytes <= 2**40:
+        raise OptionInvalid(
+            "--clip-memory must be at least 0.0625 and at most 1024 GiB. "
+            f"Received: {memory_bytes / 2**30:g}."
+        )
 
 
 def _assemble(

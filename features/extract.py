@@ -21,7 +21,7 @@ import numpy as np
 
 from features.commits import commit_clips, lock_store, merge_parts
 from features.discovery import discover_clips
-from features.embed import DEFAULT_STALL_SECONDS, embed_clips
+from features.embed import DEFAULT_STALL_SECONDS, embed_clips, require_limits
 from features.engines import EngineChoice, EnginePlan, choose_engine, engine_version
 from features.errors import Interrupted, OptionInvalid, StoreNotFound
 from features.plan import plan_extraction, update_row
@@ -80,8 +80,13 @@ class ExtractSummary:
     engine : EnginePlan
     outcomes : tuple of ClipOutcome
         One per clip of the folder, sorted by id.
-    changed, vanished : tuple of str
-        Clip ids; see `ExtractionPlan`.
+    changed : tuple of str
+        Ids of clips whose file has other content than before; embedded anew.
+    vanished : tuple of str
+        Clips of the store whose file is gone from the folder.
+    unlisted : tuple of str
+        Clips of the store whose file is there, but not in the CSV. Like vanished ones they
+        keep their embeddings and are not trained on.
     moved : tuple of (str, str)
         Old and new id.
     ignored : tuple of IgnoredFile
@@ -101,6 +106,7 @@ class ExtractSummary:
     outcomes: tuple[ClipOutcome, ...]
     changed: tuple[str, ...]
     vanished: tuple[str, ...]
+    unlisted: tuple[str, ...]
     moved: tuple[tuple[str, str], ...]
     ignored: tuple[IgnoredFile, ...]
     notes: tuple[tuple[str, str], ...]
@@ -185,19 +191,18 @@ def extract_features(
     store_path = Path(out)
     if n_workers is not None and n_workers < 1:
         raise OptionInvalid(f"--workers must be at least 1. Received: workers={n_workers}.")
-    if not stall_seconds > 0:
-        raise OptionInvalid(f"--clip-timeout must be above 0 s. Received: {stall_seconds}.")
+    require_limits(stall_seconds, memory_bytes)
     discovery = discover_clips(videos, labels=labels, group_regex=group_regex)
     backbone = find_backbone(weights, alpha=alpha, size_px=size_px)
     header = StoreHeader(backbone.spec, sampling or choose_sampling(), dtype)
     with lock_store(store_path):
+        engine_plan = choose_engine(engine)
         if overwrite:
             remove_store(store_path)
         existing = _open_existing(store_path, header)
         plan = plan_extraction(
             discovery.clips, existing.clips if existing else (), retry_failed=retry_failed
         )
-        engine_plan = choose_engine(engine)
         entry = _history_entry(engine_plan)
         if existing is None or plan.to_decode:
             commit_clips(store_path, header, [], entry)
@@ -225,7 +230,8 @@ def extract_features(
         engine=engine_plan,
         outcomes=tuple(sorted(outcomes, key=lambda item: item.clip_id)),
         changed=plan.changed,
-        vanished=plan.vanished,
+        vanished=tuple(name for name in plan.vanished if not (discovery.folder / name).exists()),
+        unlisted=tuple(name for name in plan.vanished if (discovery.folder / name).exists()),
         moved=tuple(plan.moved.items()),
         ignored=discovery.ignored,
         notes=_clips_with_notes(store, discovery),

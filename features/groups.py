@@ -78,16 +78,18 @@ def match_groups(clip_ids: Sequence[str], group_regex: str) -> dict[str, str]:
         raise OptionInvalid(
             f"--group-regex must be a regular expression. Received: '{group_regex}' ({problem})."
         ) from problem
-    matches = {clip_id: pattern.search(clip_id) for clip_id in clip_ids}
-    unmatched = [clip_id for clip_id, match in matches.items() if match is None]
+    groups = {clip_id: _name_group(pattern.search(clip_id)) for clip_id in clip_ids}
+    unmatched = [clip_id for clip_id, group in groups.items() if not group.strip("/")]
     if unmatched:
         raise OptionInvalid(
             f"--group-regex must match every clip id. '{group_regex}' does not match "
             f"{len(unmatched)} of {len(clip_ids)} clips, the first being '{unmatched[0]}'.",
             hint="widen the expression, or leave it out",
         )
-    return {
-        clip_id: "/".join(part or "" for part in match.groups()) or match.group(0)
-        for clip_id, match in matches.items()
-        if match is not None
-    }
+    return groups
+
+
+def _name_group(match: re.Match[str] | None) -> str:
+    if match is None:
+        return ""
+    return "/".join(part or "" for part in match.groups()) if match.groups() else match.group(0)

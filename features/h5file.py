@@ -25,6 +25,7 @@ from features.cliptable import (
     to_text,
 )
 from features.errors import StoreDamaged
+from features.ranges import FrameRange, coalesce
 from features.records import (
     ClipEmbedding,
     ClipRecord,
@@ -36,6 +37,7 @@ from features.records import (
 
 FORMAT_NAME = "framehead-store"
 FORMAT_VERSION = 1
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 _MEND_HINT = (
     "restore the file from a copy, or save what is whole with framehead inspect STORE --repair "
@@ -59,6 +61,8 @@ class StoreFile:
         Row of each clip's first embedding in this file.
     history : tuple of dict
         What wrote the clips: date, engine and versions, one entry per extraction.
+    merged_parts : tuple of str
+        Names of the parts that the last merge put into this file.
     """
 
     path: Path
@@ -66,15 +70,13 @@ class StoreFile:
     clips: tuple[ClipRecord, ...]
     offsets: tuple[int, ...]
     history: tuple[dict[str, Any], ...]
+    merged_parts: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class FrameRange:
-    """Consecutive rows of one file: `n_frames` of them from `offset` on."""
-
-    path: Path
-    offset: int
-    n_frames: int
+def is_hdf5(path: Path) -> bool:
+    """Tell whether a file begins as HDF5 files do, whole or not."""
+    with path.open("rb") as file:
+        return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
 
 
 def clip_crc32(
@@ -127,8 +129,10 @@ def read_store_file(path: Path) -> StoreFile:
             )
         header = StoreHeader.from_json(header_text)
         history = tuple(json.loads(history_text))
+        merged_parts = tuple(json.loads(str(file.attrs["merged_parts"])))
     offsets = tuple(int(offset) for offset in columns["offset"])
-    return StoreFile(path, header, records_from_columns(columns), offsets, history)
+    clips = records_from_columns(columns)
+    return StoreFile(path, header, clips, offsets, history, merged_parts)
 
 
 def salvage_store_file(path: Path) -> tuple[StoreFile, int]:
@@ -163,10 +167,14 @@ def salvage_store_file(path: Path) -> tuple[StoreFile, int]:
             history = tuple(json.loads(str(file.attrs["history"])))
         except ValueError:
             history = ()
+        try:
+            merged_parts = tuple(json.loads(str(file.attrs["merged_parts"])))
+        except ValueError:
+            merged_parts = ()
     whole = find_whole_rows(columns)
     kept = {name: [values[index] for index in whole] for name, values in columns.items()}
     offsets = tuple(int(offset) for offset in kept["offset"])
-    found = StoreFile(path, header, records_from_columns(kept), offsets, history)
+    found = StoreFile(path, header, records_from_columns(kept), offsets, history, merged_parts)
     return found, len(columns["clip_id"]) - len(whole)
 
 
@@ -229,36 +237,6 @@ def read_vectors_into(ranges: Sequence[FrameRange], target: VectorArray) -> None
                 index += 1
 
 
-def coalesce(ranges: Iterable[FrameRange], *, most_frames: int | None = None) -> list[FrameRange]:
-    """Join ranges that follow each other in one file, so that each is one read.
-
-    Parameters
-    ----------
-    ranges : iterable of FrameRange
-    most_frames : int, optional
-        Cut longer ranges into pieces of at most this many frames.
-
-    Returns
-    -------
-    list of FrameRange
-        The same rows in the same order.
-    """
-    joined: list[FrameRange] = []
-    for item in ranges:
-        last = joined[-1] if joined else None
-        if last and last.path == item.path and last.offset + last.n_frames == item.offset:
-            joined[-1] = FrameRange(last.path, last.offset, last.n_frames + item.n_frames)
-        elif item.n_frames:
-            joined.append(item)
-    if most_frames is None:
-        return joined
-    return [
-        FrameRange(item.path, start, min(most_frames, item.offset + item.n_frames - start))
-        for item in joined
-        for start in range(item.offset, item.offset + item.n_frames, most_frames)
-    ]
-
-
 def read_pieces(ranges: Iterable[FrameRange]) -> Iterator[ClipEmbedding]:
     """Yield the rows of many ranges in bounded memory, for `write_store_file`."""
     for piece in coalesce(ranges, most_frames=_COPY_FRAMES):
@@ -303,7 +281,9 @@ def _open_for_reading(path: Path) -> Iterator[h5py.File]:
             f"A store must be a whole HDF5 file. Opening '{path}' "
             f"({path.stat().st_size if path.exists() else 0} bytes) failed: "
             f"{first_line(problem)}.",
-            hint=f"it is truncated or not HDF5. {_MEND_HINT}",
+            hint=f"it is truncated: {_MEND_HINT}"
+            if is_hdf5(path)
+            else "give the file named by extract-features --out; this is no HDF5 file",
         ) from problem
     try:
         yield file

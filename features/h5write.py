@@ -33,6 +33,8 @@ def write_store_file(
     clips: Sequence[ClipRecord],
     pieces: Iterable[ClipEmbedding],
     history: Sequence[dict[str, Any]],
+    *,
+    merged_parts: Sequence[str] = (),
 ) -> None:
     """Write a file of embeddings, complete or not at all.
 
@@ -47,6 +49,8 @@ def write_store_file(
         The embeddings of all clips in the order of `clips`, cut anywhere.
     history : sequence of dict
         JSON-ready entries that say what wrote the clips.
+    merged_parts : sequence of str
+        Names of the parts that this file replaces.
 
     Raises
     ------
@@ -60,6 +64,7 @@ def write_store_file(
         with h5py.File(partial, "w") as file:
             # The table first: what a truncated file loses is then its last frames only.
             _write_table(file, header, clips, history)
+            file.attrs["merged_parts"] = json.dumps(list(merged_parts))
             file.flush()
             _write_frames(file, header, total_frames, pieces)
         _sync(partial)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from features.records import ClipRecord, StoreHeader
-from features.store import find_damage, open_store, parts_folder
+from features.store import done_clips, find_damage, open_store, parts_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,8 @@ class StoreSummary:
     history : tuple of dict
         Date, engine and versions of each extraction.
     clips_done, clips_failed : int
+    clips_left_out : int
+        Kept, but no longer in the folder or CSV.
     frames : int
         Embedded frames.
     size_bytes : int
@@ -43,6 +45,7 @@ class StoreSummary:
     history: tuple[dict[str, Any], ...]
     clips_done: int
     clips_failed: int
+    clips_left_out: int
     frames: int
     size_bytes: int
     n_parts: int
@@ -73,14 +76,15 @@ def inspect_store(path: str | Path, *, verify: bool = False) -> StoreSummary:
         See `features.store.open_store`.
     """
     store = open_store(path, allow_unfinished=True)
-    done = [clip for clip in store.clips if clip.status == "done"]
+    done = done_clips(store)
     files = [store.path, *parts_folder(store.path).glob("part-*.h5")]
     return StoreSummary(
         path=store.path,
         header=store.header,
         history=store.history,
         clips_done=len(done),
-        clips_failed=len(store.clips) - len(done),
+        clips_failed=sum(clip.status == "failed" for clip in store.clips),
+        clips_left_out=sum(not clip.is_current for clip in store.clips),
         frames=sum(clip.n_frames for clip in done),
         size_bytes=sum(file.stat().st_size for file in files if file.exists()),
         n_parts=store.n_parts,

@@ -43,7 +43,7 @@ class LiteRTEngine:
         From `litert_model_path`.
     """
 
-    batch_frames = 32
+    batch_frames = 32  # of one call; inside it goes frame by frame
 
     def __init__(self, model_path: Path) -> None:
         from ai_edge_litert.interpreter import Interpreter

@@ -115,12 +115,19 @@ def update_row(row: ClipRecord, clips: Mapping[str, Clip], moved: Mapping[str, s
     Returns
     -------
     ClipRecord
-        Unchanged if the clip is not in the folder.
+        Marked as not current if the clip is not in the folder or CSV.
     """
     clip = clips.get(moved.get(row.clip_id, row.clip_id))
     if clip is None:
-        return row
-    return replace(row, clip_id=clip.clip_id, label=clip.label, group=clip.group, split=clip.split)
+        return replace(row, is_current=False)
+    return replace(
+        row,
+        clip_id=clip.clip_id,
+        label=clip.label,
+        group=clip.group,
+        split=clip.split,
+        is_current=True,
+    )
 
 
 def _find_moved(path: Path, lost: Mapping[str, ClipRecord]) -> ClipRecord | None:

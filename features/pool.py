@@ -123,6 +123,7 @@ class _Pool:
     def __init__(self, clips: Sequence[Clip], settings: WorkerSettings, n_workers: int) -> None:
         self._settings = settings
         self._tasks: queue.SimpleQueue[Clip] = queue.SimpleQueue()
+        self._n_clips = len(clips)
         for clip in clips:
             self._tasks.put(clip)
         self._results: queue.Queue[ClipRows | ClipEnd | FrameHeadError | None] = queue.Queue(
@@ -138,15 +139,21 @@ class _Pool:
             thread.start()
 
     def results(self) -> Iterator[ClipRows | ClipEnd]:
-        n_ended = 0
-        while n_ended < len(self._threads):
+        n_threads_ended = n_clips_ended = 0
+        while n_threads_ended < len(self._threads):
             item = self._results.get()
             if item is None:
-                n_ended += 1
+                n_threads_ended += 1
             elif isinstance(item, FrameHeadError):
                 raise item
             else:
+                n_clips_ended += isinstance(item, ClipEnd)
                 yield item
+        if n_clips_ended != self._n_clips:
+            raise EngineUnavailable(
+                f"Every clip must end. Of {self._n_clips} only {n_clips_ended} did: please report "
+                "this."
+            )
 
     def stop(self) -> None:
         self._is_stopping.set()
@@ -171,16 +178,28 @@ class _Pool:
                     worker = self._start_worker()
                 for item in worker.decode(clip):
                     self._results.put(item)
-                if not worker.is_alive:
+                if not worker.is_usable:
                     self._drop(worker)
                     worker = None
         except FrameHeadError as problem:
-            if not self._is_stopping.is_set():
-                self._results.put(problem)
+            self._report(problem)
+        except Exception as problem:
+            # The end of a thread: what is not passed on here nobody would ever see.
+            self._report(
+                EngineUnavailable(
+                    f"A decode worker could not be started or driven: {problem}.",
+                    hint="lower --workers if the system's limits on processes or open files are "
+                    "low",
+                )
+            )
         finally:
             if worker is not None:
                 self._drop(worker)
             self._results.put(None)
+
+    def _report(self, problem: FrameHeadError) -> None:
+        if not self._is_stopping.is_set():
+            self._results.put(problem)
 
     def _start_worker(self) -> _Worker:
         worker = _Worker(self._settings)
@@ -219,8 +238,9 @@ class _Worker:
         )
 
     @property
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
+    def is_usable(self) -> bool:
+        """Whether the next clip may be given to it."""
+        return not self._has_stalled and self._process.poll() is None
 
     def greet(self) -> None:
         """Send the settings and wait until the worker is ready."""
@@ -265,11 +285,12 @@ class _Worker:
             elif kind == "end":
                 yield ClipEnd(clip, sha256, VideoFacts(**message), "")
                 return
+        ended = self._how_it_ended()
         self.kill()
         if self._has_stalled:
             reason = f"decoding made no progress for {self._settings.stall_seconds:g} s"
         else:
-            reason = f"the decoder crashed with {self._how_it_ended()}"
+            reason = f"the decoder crashed with {ended}"
         yield ClipEnd(clip, sha256, VideoFacts(), reason)
 
     def kill(self) -> None:
@@ -308,7 +329,10 @@ class _Worker:
         self._process.kill()
 
     def _how_it_ended(self) -> str:
-        code = self._process.wait()
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return "its pipe closed"
         if code >= 0:
             self._chatter.seek(0)
             lines = self._chatter.read().decode(errors="replace").strip().splitlines()

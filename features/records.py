@@ -209,6 +209,9 @@ class ClipRecord:
     facts : VideoFacts
     crc32 : int
         Checksum of the clip's embeddings, timestamps and frame indices.
+    is_current : bool
+        Whether the folder or CSV of the last extraction held the clip. Clips that it did
+        not hold keep their embeddings, but are not trained on.
     """
 
     clip_id: str
@@ -221,6 +224,7 @@ class ClipRecord:
     source: SourceFile
     facts: VideoFacts
     crc32: int = 0
+    is_current: bool = True
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from features.commits import lock_store
-from features.errors import StoreDamaged, StoreNotFound
+from features.errors import StoreDamaged
 from features.h5file import (
-    FrameRange,
+    HDF5_SIGNATURE,
     StoreFile,
     clip_crc32,
     read_frame_range,
@@ -18,10 +18,9 @@ from features.h5file import (
     salvage_store_file,
 )
 from features.h5write import write_store_file
+from features.ranges import FrameRange
 from features.records import ClipRecord
-from features.store import parts_folder
-
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+from features.store import open_store, parts_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +68,10 @@ def repair_store(path: str | Path) -> RepairSummary:
         If it cannot be written.
     """
     store_path = Path(path)
+    if not _files(store_path):
+        open_store(store_path)  # says that there is none, and how to make it
     with lock_store(store_path):
-        files = [item for item in (store_path, *_parts(store_path)) if item.is_file()]
-        if not files:
-            raise StoreNotFound(
-                f"A store must be an HDF5 file made by extract-features. '{store_path}' does "
-                "not exist."
-            )
+        files = _files(store_path)
         n_kept = n_lost = 0
         set_aside = []
         for file in files:
@@ -90,15 +86,16 @@ def repair_store(path: str | Path) -> RepairSummary:
                 if len(files) == 1:
                     raise
                 # How many clips it held nobody can tell.
-                set_aside.append(_set_aside(file, beside=store_path))
+                set_aside.append(file.rename(_name_aside(file, beside=store_path)))
             finally:
                 if readable != file:
                     readable.unlink()
         return RepairSummary(store_path, n_kept, n_lost, tuple(set_aside))
 
 
-def _parts(path: Path) -> list[Path]:
-    return sorted(parts_folder(path).glob("part-*.h5"))
+def _files(path: Path) -> list[Path]:
+    parts = sorted(parts_folder(path).glob("part-*.h5"))
+    return [file for file in (path, *parts) if file.is_file()]
 
 
 def _find_whole(readable: Path) -> tuple[StoreFile, int]:
@@ -124,10 +121,18 @@ def _replace(file: Path, found: StoreFile, *, beside: Path) -> Path:
         FrameRange(found.path, offset, clip.n_frames)
         for clip, offset in zip(found.clips, found.offsets, strict=True)
     ]
-    anew = file.with_name(f"{file.name}.anew.partial")
-    write_store_file(anew, found.header, found.clips, read_pieces(ranges), found.history)
-    aside = _set_aside(file, beside=beside)
-    anew.rename(file)
+    # The damaged file keeps its name until the new one takes it: a kill in between must not
+    # leave no store at all.
+    aside = _name_aside(file, beside=beside)
+    shutil.copy2(file, aside)
+    write_store_file(
+        file,
+        found.header,
+        found.clips,
+        read_pieces(ranges),
+        found.history,
+        merged_parts=found.merged_parts,
+    )
     return aside
 
 
@@ -145,7 +150,7 @@ def _extend_truncated(file: Path) -> Path:
     with file.open("rb") as stream:
         start = stream.read(48)
     # Version 0 of the superblock, which h5py writes, keeps the file's length at byte 40.
-    if not start.startswith(_HDF5_SIGNATURE) or len(start) < 48 or start[8] != 0:
+    if not start.startswith(HDF5_SIGNATURE) or len(start) < 48 or start[8] != 0:
         return file
     (full_size,) = struct.unpack_from("<Q", start, 40)
     size = file.stat().st_size
@@ -159,10 +164,10 @@ def _extend_truncated(file: Path) -> Path:
     return copy
 
 
-def _set_aside(file: Path, *, beside: Path) -> Path:
-    """Move a damaged file beside the store, out of the folder of parts that merging clears."""
+def _name_aside(file: Path, *, beside: Path) -> Path:
+    """Name a damaged file's place beside the store, out of the parts that merging clears."""
     name = beside.name if file == beside else f"{beside.name}.{file.stem}"
     number = 1
     while (aside := beside.with_name(f"{name}.damaged{number}")).exists():
         number += 1
-    return file.rename(aside)
+    return aside

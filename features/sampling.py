@@ -11,6 +11,8 @@ from features.errors import SamplingError
 from features.records import FrameSampling, IntArray
 
 DEFAULT_FRAMES_PER_CLIP = 20
+MOST_FRAMES_PER_CLIP = 1_000_000
+MOST_FPS = 1000
 
 
 def choose_sampling(
@@ -63,8 +65,11 @@ def choose_sampling(
             hint="give only one of --frames, --fps, --stride and --all-frames",
         )
     if fps is not None:
-        if not (math.isfinite(fps) and fps > 0):
-            raise SamplingError(f"--fps must be above 0 frames per second. Received: fps={fps}.")
+        if not 0 < fps <= MOST_FPS:
+            raise SamplingError(
+                f"--fps must be above 0 and at most {MOST_FPS} frames per second. "
+                f"Received: fps={fps}."
+            )
         return FrameSampling("fps", float(fps))
     if stride is not None or all_frames:
         step = 1 if stride is None else stride
@@ -72,8 +77,12 @@ def choose_sampling(
             raise SamplingError(f"--stride must be at least 1. Received: stride={stride}.")
         return FrameSampling("stride", float(step))
     count = DEFAULT_FRAMES_PER_CLIP if n_frames is None else n_frames
-    if count < 1:
-        raise SamplingError(f"--frames must be at least 1. Received: frames={n_frames}.")
+    if not 1 <= count <= MOST_FRAMES_PER_CLIP:
+        raise SamplingError(
+            f"--frames must be at least 1 and at most {MOST_FRAMES_PER_CLIP}. "
+            f"Received: frames={n_frames}.",
+            hint="use --all-frames to embed every frame",
+        )
     return FrameSampling("uniform", float(count))
 
 

@@ -18,16 +18,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.errors import StoreDamaged, StoreMismatch, StoreNotFound, StoreUnfinished
+from features.errors import (
+    OutputExists,
+    StoreDamaged,
+    StoreMismatch,
+    StoreNotFound,
+    StoreUnfinished,
+)
 from features.h5file import (
-    FrameRange,
     StoreFile,
     clip_crc32,
-    coalesce,
+    is_hdf5,
     read_frame_range,
     read_store_file,
     read_vectors_into,
 )
+from features.ranges import FrameRange, coalesce
 from features.records import ClipEmbedding, ClipRecord, StoreHeader
 
 
@@ -117,10 +123,13 @@ def open_store(path: str | Path, *, allow_unfinished: bool = False) -> Store:
     store_path = Path(path)
     files = _read_files(store_path)
     if not files:
-        kind = "is a folder" if store_path.is_dir() else "does not exist"
+        is_folder = store_path.is_dir()
         raise StoreNotFound(
-            f"A store must be an HDF5 file made by extract-features. '{store_path}' {kind}.",
-            hint=f"make it: framehead extract-features VIDEOS --out '{store_path}'",
+            "A store must be an HDF5 file made by extract-features. "
+            f"'{store_path}' {'is a folder' if is_folder else 'does not exist'}.",
+            hint="give the file named by extract-features --out"
+            if is_folder
+            else f"make it: framehead extract-features VIDEOS --out '{store_path}'",
         )
     header = files[0].header
     for file in files[1:]:
@@ -153,8 +162,17 @@ def open_store(path: str | Path, *, allow_unfinished: bool = False) -> Store:
 
 
 def done_clips(store: Store) -> tuple[ClipRecord, ...]:
-    """Return the clips that have embeddings, sorted by `clip_id`."""
-    return tuple(clip for clip in store.clips if clip.status == "done")
+    """Return the clips that have embeddings and are still wanted, sorted by `clip_id`.
+
+    Left out are failed clips, and those that the folder or CSV of the last extraction no
+    longer held.
+    """
+    return tuple(clip for clip in store.clips if is_usable(clip))
+
+
+def is_usable(clip: ClipRecord) -> bool:
+    """Tell whether a clip has embeddings and is still wanted."""
+    return clip.status == "done" and clip.is_current
 
 
 def read_embeddings(
@@ -166,7 +184,7 @@ def read_embeddings(
     ----------
     store : Store
     clips : sequence of ClipRecord, optional
-        Rows of `store`, in the order wanted. By default all clips that are done.
+        Rows of `store`, in the order wanted. By default those of `done_clips`.
     dtype : {"float16", "float32"}, optional
         Type to convert to; by default the stored one.
 
@@ -181,7 +199,7 @@ def read_embeddings(
     """
     rows = zip(store.clips, store.ranges, strict=True)
     if clips is None:
-        ranges = [place for clip, place in rows if clip.status == "done"]
+        ranges = [place for clip, place in rows if is_usable(clip)]
     else:
         by_id = {clip.clip_id: place for clip, place in rows}
         ranges = [by_id[clip.clip_id] for clip in clips]
@@ -277,14 +295,32 @@ def require_same_settings(have: StoreHeader, want: StoreHeader, *, where: str) -
 
 
 def remove_store(path: Path) -> None:
-    """Delete a store and its parts, if there are any."""
+    """Delete a store and its parts, if there are any.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    OutputExists
+        If the file is not HDF5: it may be a video, or somebody's work.
+    """
+    if path.is_file() and not is_hdf5(path):
+        raise OutputExists(
+            f"--overwrite replaces only a store. '{path}' is a file of another kind.",
+            hint="give another --out, or delete that file yourself",
+        )
     path.unlink(missing_ok=True)
     shutil.rmtree(parts_folder(path), ignore_errors=True)
 
 
 def _read_files(path: Path) -> list[StoreFile]:
     files = [read_store_file(path)] if path.is_file() else []
+    merged = files[0].merged_parts if files else ()
     for part in sorted(parts_folder(path).glob("part-*.h5")):
+        if part.name in merged:  # the merge was killed before it could delete them
+            continue
         try:
             files.append(read_store_file(part))
         except FileNotFoundError:

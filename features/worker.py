@@ -69,7 +69,7 @@ def _answer(
         sha256 = _hash_file(path, alive.beat)
         send_message(replies, {"kind": "hashed", "sha256": sha256})
         facts = _send_frames(path, settings, engine, replies, alive)
-    except (FrameHeadError, OSError, MemoryError) as problem:
+    except (FrameHeadError, OSError, MemoryError, ArithmeticError, ValueError) as problem:
         reason = problem.message if isinstance(problem, FrameHeadError) else _say(problem)
         # Once memory has run out, what is left of it cannot be relied on.
         is_exhausted = isinstance(problem, MemoryError) or LACKS_MEMORY in reason
@@ -161,12 +161,14 @@ def _hash_file(path: Path, beat: Callable[[], None]) -> str:
     return digest.hexdigest()
 
 
-def _say(problem: OSError | MemoryError) -> str:
+def _say(problem: Exception) -> str:
     if isinstance(problem, FileNotFoundError):
         return "the file does not exist"
     if isinstance(problem, MemoryError):
         return f"decoding {LACKS_MEMORY}"
-    return f"the file cannot be read: {getattr(problem, 'strerror', None) or problem}"
+    if isinstance(problem, OSError):
+        return f"the file cannot be read: {problem.strerror or problem}"
+    return f"decoding failed: {type(problem).__name__}: {problem}"
 
 
 def main() -> None:

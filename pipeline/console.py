@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from features.errors import EXIT_INTERRUPTED, FrameHeadError, Interrupted
+from features.errors import (
+    EXIT_INTERRUPTED,
+    FrameHeadError,
+    Interrupted,
+    OutputUnwritable,
+)
 from features.text import printable
 from pipeline.options import is_debugging
 
@@ -44,7 +49,15 @@ def _complain(problem: FrameHeadError) -> None:
 def print_result(result: dict[str, Any], text: str, *, as_json: bool) -> None:
     """Write a command's result to standard output, as one JSON object or as text."""
     # ASCII-only JSON carries any file name, also one that is not UTF-8.
-    click.echo(json.dumps(result, ensure_ascii=True) if as_json else text)
+    try:
+        click.echo(json.dumps(result, ensure_ascii=True) if as_json else text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise  # the reader had enough: click ends quietly
+    except OSError as problem:
+        raise OutputUnwritable(
+            f"Standard output must be writable. Writing the result failed: {problem}."
+        ) from problem
 
 
 class ProgressBar:

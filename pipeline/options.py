@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +32,11 @@ def common_options(command: _Command) -> _Command:
     ):
         command = option(command)
     return command
+
+
+def gib_to_bytes(gib: float) -> int:
+    """Turn --clip-memory into bytes; what is no amount becomes 0, which is refused later."""
+    return int(gib * 2**30) if math.isfinite(gib) else 0
 
 
 def is_debugging(ctx: click.Context) -> bool:
@@ -64,7 +70,7 @@ def embed_options(command: _Command) -> _Command:
             ),
             click.option(
                 "--clip-memory",
-                type=click.FloatRange(min=0.1),
+                type=float,
                 default=2.0,
                 show_default=True,
                 help="GiB of memory that one decode process may take.",

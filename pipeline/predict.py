@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from features.discovery import discover_clips
-from features.embed import DEFAULT_STALL_SECONDS, embed_clips
+from features.embed import DEFAULT_STALL_SECONDS, embed_clips, require_limits
 from features.engines import EngineChoice, choose_engine
 from features.errors import VideosNotFound, WeightsMismatch
 from features.extract import Progress
@@ -110,8 +110,11 @@ def predict_videos(
         If a path does not exist or a folder holds no video.
     WeightsNotFound, WeightsMismatch
         If the weights are gone or others.
+    OptionInvalid
+        If a limit is out of range.
     """
     started = time.perf_counter()
+    require_limits(stall_seconds, memory_bytes)
     run = read_run(run_path)
     clips = _list_clips(videos)
     backbone = find_run_backbone(run, weights)

@@ -40,6 +40,7 @@ def extract_to_json(summary: ExtractSummary) -> dict[str, Any]:
         "changed": list(summary.changed),
         "moved": [{"from": old, "to": new} for old, new in summary.moved],
         "vanished": list(summary.vanished),
+        "unlisted": list(summary.unlisted),
         "ignored": [{"path": item.path, "reason": item.reason} for item in summary.ignored],
         "frames": summary.frames,
         "seconds": round(summary.seconds, 3),
@@ -61,7 +62,8 @@ def extract_to_text(summary: ExtractSummary) -> str:
     for name, ids in (
         ("changed since the last time and embedded anew", summary.changed),
         ("moved, embeddings kept", [f"{old} -> {new}" for old, new in summary.moved]),
-        ("gone from the folder, embeddings kept", summary.vanished),
+        ("gone from the folder, kept but not trained on", summary.vanished),
+        ("not in the CSV, kept but not trained on", summary.unlisted),
     ):
         if ids:
             lines += [f"{len(ids)} {name}:", *_listed(ids)]
@@ -72,7 +74,7 @@ def extract_to_text(summary: ExtractSummary) -> str:
         lines.append(f"{format_count(len(summary.notes), 'clip')} with fewer frames:")
         lines += _listed([f"{clip_id}: {note}" for clip_id, note in summary.notes])
     if summary.failures:
-        lines.append("Failed:")
+        lines.append("Failed (those of earlier runs are tried again with --retry-failed):")
         # Every failure is listed: exit code 3 promises that.
         lines += [f"  {printable(item.clip_id)}: {item.reason}" for item in summary.failures]
     lines.append(f"Store: {printable(str(summary.store))}")
@@ -88,6 +90,7 @@ def inspect_to_json(summary: StoreSummary) -> dict[str, Any]:
         "is_finished": summary.n_parts == 0,
         "clips_done": summary.clips_done,
         "clips_failed": summary.clips_failed,
+        "clips_left_out": summary.clips_left_out,
         "frames": summary.frames,
         "size_bytes": summary.size_bytes,
         "backbone": asdict(summary.header.backbone),
@@ -122,6 +125,9 @@ def inspect_to_text(summary: StoreSummary) -> str:
         ["groups", str(n_groups) if n_groups else "unknown"],
     ]
     rows += [["made", f"{run['started']} by {run['engine_version']}"] for run in summary.history]
+    if summary.clips_left_out:
+        n_left_out = format_count(summary.clips_left_out, "clip")
+        rows.append(["left out", f"{n_left_out}, no longer in the folder or CSV"])
     if summary.n_parts:
         n_parts = format_count(summary.n_parts, "commit")
         rows.append(["UNFINISHED", f"{n_parts} to merge: run the same extract-features again"])
@@ -282,7 +288,12 @@ def predict_to_text(summary: PredictSummary) -> str:
         rows.append(
             [printable(item.path), printable(item.label), f"{max(item.probabilities):.1%}", others]
         )
-    lines = [format_table(["video", "class", "probability", "then"], rows)] if rows else []
+    lines = ["LEAKY: the run's split leaks"] if summary.run.split.leaks else []
+    if rows:
+        lines.append(format_table(["video", "class", "probability", "then"], rows))
+    odd = [f"  {printable(p.path)}: {p.note}" for p in summary.predictions if p.note]
+    if odd:
+        lines += ["With fewer frames:", *odd]
     if summary.failures:
         lines += ["Failed:"]
         lines += [f"  {printable(item.clip_id)}: {item.reason}" for item in summary.failures]

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from stage2_helpers import DIM, make_clip, make_clips, make_header, write_store
 
-from features.errors import NoClips, OptionInvalid
+from features.errors import NoClips, OptionInvalid, StoreDamaged
 from features.store import open_store, read_clip
+from pipeline import batches
 from pipeline.batches import (
     frame_statistics,
     load_sequences,
@@ -37,6 +38,33 @@ def test_clips_come_in_the_order_asked_for(tmp_path: Path) -> None:
         np.testing.assert_array_equal(sequences.vectors[row, :n_frames], vectors)
         assert not sequences.vectors[row, n_frames:].any()
     assert sequences.vectors.shape[1] == sequences.mask.sum(axis=1).max()
+
+
+@pytest.mark.parametrize(("frames", "gap"), [(1, 0), (12, 3), (4096, 0), (4096, 512)])
+def test_pieces_read_at_once_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frames: int, gap: int
+) -> None:
+    store = open_store(write_store(tmp_path / "s.h5", make_clips()))
+    monkeypatch.setattr(batches, "_READ_FRAMES", frames)
+    monkeypatch.setattr(batches, "_READ_GAP", gap)
+    ids = [clip.clip_id for clip in store.clips]
+    for wanted in (ids, ids[::2], ids[5:30:7], ids[::-1]):
+        sequences = load_sequences(store, wanted, CLASSES)
+        for row, clip_id in enumerate(wanted):
+            vectors = read_clip(store, clip_id).vectors
+            np.testing.assert_array_equal(sequences.vectors[row][sequences.mask[row]], vectors)
+
+
+def test_changed_clip_is_refused(tmp_path: Path) -> None:
+    store = open_store(write_store(tmp_path / "s.h5", make_clips()))
+    ids = [clip.clip_id for clip in store.clips]
+    first = read_clip(store, ids[3]).vectors[0].tobytes()
+    content = bytearray(store.path.read_bytes())
+    content[content.index(first)] ^= 1
+    store.path.write_bytes(content)
+    with pytest.raises(StoreDamaged, match=rf"checksum. '{ids[3]}' .*--verify"):
+        load_sequences(store, ids, CLASSES)
+    load_sequences(store, [*ids[:3], *ids[4:]], CLASSES)
 
 
 def test_store_type_is_kept_and_batches_are_float32(tmp_path: Path) -> None:

@@ -163,6 +163,40 @@ def test_bad_input_says_what_and_how_to_mend_it(
     assert out.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--clip-memory", "nan"],
+        ["--clip-memory", "1e12"],
+        ["--clip-timeout", "inf"],
+        ["--fps", "1e308"],
+        ["--frames", "10000000000"],
+    ],
+)
+def test_values_that_are_no_amount_are_usage_errors(
+    run_cli: RunCli, video_folder: Path, tmp_path: Path, arguments: list[str]
+) -> None:
+    result = run_cli("extract-features", video_folder, "--out", tmp_path / "s.h5", *arguments)
+    assert arguments[0] in error_of(result, exit_code=2)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_result_that_cannot_be_written_is_an_error(
+    run_cli: RunCli, video_folder: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    store = tmp_path / "s.h5"
+    run_cli("extract-features", video_folder, "--out", store, *options)
+    with Path("/dev/full").open("w") as full:
+        finished = subprocess.run(
+            [sys.executable, str(ROOT / "cli.py"), "inspect", str(store)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert finished.returncode != 0
+    assert "Standard output must be writable" in finished.stderr
+
+
 def test_debug_shows_the_traceback(run_cli: RunCli, tmp_path: Path) -> None:
     result = run_cli("inspect", tmp_path / "none.h5", "--debug")
     assert type(result.exception).__name__ == "StoreNotFound"
@@ -239,7 +273,7 @@ def test_interrupting_the_process_exits_130(
     import signal
 
     videos = tmp_path / "v"
-    for number in range(300):
+    for number in range(900):
         target = videos / "jump" / f"{number}.avi"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(video_folder / "jump" / "v_jump_g01_c01.avi", target)
@@ -260,12 +294,12 @@ def test_interrupting_the_process_exits_130(
         text=True,
     )
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("s.h5.parts/part-000001.h5")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("s.h5.parts/part-*.h5")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    time.sleep(0.8)
+    time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate()
     assert process.returncode == 130
-    assert "of 300 clips are committed" in stderr
+    assert "of 900 clips are committed" in stderr
     assert "Hint: run the same command again to go on" in stderr
     assert "Traceback" not in stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY_OPTIONS, RunCli, parse_json
+from conftest import TINY_OPTIONS, RunCli, noisy_frames, parse_json, write_video
 from stage2_helpers import make_clip, make_clips, make_header, write_store
 from test_cli import error_of
 
@@ -155,6 +155,8 @@ def test_predict(
     text = run_cli("predict", run, video_folder / "jump" / "v_jump_g01_c01.avi")
     assert text.exit_code == 0
     assert "v_jump_g01_c01.avi" in text.stdout
+    short = write_video(tmp_path / "short.avi", noisy_frames(3, seed=1))
+    assert "fewer frames than the 6 asked for" in run_cli("predict", run, short).stdout
 
     assert "does not exist" in error_of(run_cli("predict", run, tmp_path / "none.avi"))
     assert "A run must be" in error_of(run_cli("predict", tmp_path / "norun", video_folder))

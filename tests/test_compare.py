@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from stage2_helpers import make_clips, write_store
 
 from features.errors import HeadUnknown, OptionInvalid, OutputExists, TrainingFailed
-from pipeline import compare
+from pipeline import compare, trialpool
 from pipeline.compare import TrialProgress, compare_heads
 from pipeline.comparison import Comparison
 from pipeline.ranking import rank_heads
@@ -117,6 +118,17 @@ def test_options_are_checked_first(store_path: Path, tmp_path: Path) -> None:
         compare_heads(store_path, tmp_path / "o", heads=["mlp", "mlp"])
     with pytest.raises(OptionInvalid, match="--seeds"):
         compare_heads(store_path, tmp_path / "o", seeds=0)
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"jobs": 0}, "--jobs must be at least 1"),
+        ({"seed": -1}, "--seed must be"),
+        ({"seed": 2**32 - 2}, "--seed must be from 0 to 4294967293 with --seeds 3"),
+        ({"folds": 2, "split": "s.json"}, "--folds and --split exclude"),
+        ({"folds": 2, "test_lists": "lists"}, "--folds and --test-lists exclude"),
+        ({"fold": 2}, "without --test-lists"),
+    ]
+    for options, message in refused:
+        with pytest.raises(OptionInvalid, match=message):
+            compare_heads(store_path, tmp_path / "o", **options)
     assert not (tmp_path / "o").exists()
     with pytest.raises(OptionInvalid, match="--jobs"):
         choose_jobs(0, 5)
@@ -128,6 +140,64 @@ def test_worker_that_dies_is_reported(tmp_path: Path) -> None:
     trial = Trial("lstm", 0, 0, "k" * 64)
     with pytest.raises(TrainingFailed, match=r"lstm-seed0-fold0.*ended with 1: .*none\.json"):
         list(run_trials(tmp_path / "none.json", [trial], jobs=1))
+
+
+def test_answer_that_is_none_ends_the_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talker = "import sys; sys.stdin.readline(); print('hello', flush=True); sys.stdin.read()"
+    start = subprocess.Popen
+    monkeypatch.setattr(
+        trialpool.subprocess,
+        "Popen",
+        lambda command, **options: start([sys.executable, "-c", talker], **options),
+    )
+    trial = Trial("lstm", 0, 0, "k" * 64)
+    with pytest.raises(TrainingFailed, match=r"lstm-seed0-fold0.*JSONDecodeError"):
+        list(run_trials(tmp_path / "plan.json", [trial], jobs=1))
+
+
+def test_no_worker_outlives_one_that_cannot_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[str]] = []
+    start = subprocess.Popen
+
+    def start_once(command: list[str], **options: Any) -> subprocess.Popen[str]:
+        if started:
+            raise OSError("no more processes")
+        sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
+        started.append(start(sleeper, **options))
+        return started[0]
+
+    monkeypatch.setattr(trialpool.subprocess, "Popen", start_once)
+    trials = [Trial("lstm", seed, 0, "k" * 64) for seed in (0, 1)]
+    with pytest.raises(TrainingFailed, match=r"no more processes.*--jobs"):
+        list(run_trials(tmp_path / "plan.json", trials, jobs=2))
+    assert started[0].returncode is not None
+
+
+def test_interrupt_ends_threads_before_their_streams_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = 'import sys; sys.stdin.readline(); print(\'{"kind": "done"}\', flush=True); ' + (
+        "import time; time.sleep(600)"
+    )
+    start = subprocess.Popen
+    monkeypatch.setattr(
+        trialpool.subprocess,
+        "Popen",
+        lambda command, **options: start([sys.executable, "-c", once], **options),
+    )
+    faults: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", faults.append)
+    trials = [Trial("lstm", seed, 0, "k" * 64) for seed in range(8)]
+    running = run_trials(tmp_path / "plan.json", trials, jobs=2)
+    next(running)
+    with pytest.raises(KeyboardInterrupt):
+        running.throw(KeyboardInterrupt)  # type: ignore[attr-defined]
+    assert faults == []
+    assert not [thread for thread in threading.enumerate() if "_drive" in thread.name]
 
 
 def test_error_of_a_trial_keeps_its_kind(

@@ -59,9 +59,18 @@ def test_everything_else_is_passed_over_and_listed(tmp_path: Path) -> None:
         ".b.avi": "hidden file",
         ".cache": "hidden folder",
         "gone.mp4": "broken link",
+        "loop": "a link to a folder seen before",
         "pipe.mp4": "not a regular file",
         "readme.txt": "not a video file type",
     }
+
+
+def test_a_link_never_takes_the_place_of_its_folder(tmp_path: Path) -> None:
+    make_files(tmp_path, "walk/a.avi", "jump/b.avi")
+    (tmp_path / "0link").symlink_to(tmp_path / "walk", target_is_directory=True)
+    found = discover_clips(tmp_path)
+    assert set(labels_of(found).values()) == {"walk", "jump"}
+    assert [item.path for item in found.ignored] == ["0link"]
 
 
 def test_odd_names_stay_what_they_are(tmp_path: Path) -> None:
@@ -91,6 +100,8 @@ def test_group_regex(tmp_path: Path) -> None:
     assert [clip.group for clip in found.clips] == ["anna", "bert"]
     with pytest.raises(OptionInvalid, match="not match 1 of 2 clips, .* being 'jump/bert-1.avi'"):
         discover_clips(tmp_path, group_regex="anna")
+    with pytest.raises(OptionInvalid, match="does not match 2 of 2 clips"):
+        discover_clips(tmp_path, group_regex="(x*)")
     with pytest.raises(OptionInvalid, match="must be a regular expression"):
         discover_clips(tmp_path, group_regex="(")
 
@@ -122,6 +133,8 @@ def test_csv_names_the_clips_exactly(tmp_path: Path) -> None:
     [
         ("a.avi,jump\n", "starts with a header line .* has: a.avi, jump"),
         ("", "has: nothing"),
+        ("path,lable\na.avi,x\n", "columns .* are named path, label, .* has 'lable'"),
+        ("path,label\na.avi,x,y,z\n", "has 2 fields, as its first line. .* line 2 has more"),
         ("path,label\n,jump\n", "needs a path. .* line 2 has none"),
         ("path,label\na.avi,x\na.avi,y\n", "names each file once. .* line 3 repeats 'a.avi'"),
         ("path\n../secret.avi\n", "lie inside VIDEOS. .* names '../secret.avi'"),

@@ -161,6 +161,29 @@ def test_what_exists_is_kept(store_path: Path, tmp_path: Path) -> None:
             export_embeddings(store_path, tmp_path / "folder", format=format, overwrite=True)
 
 
+def test_npz_may_have_any_name(store_path: Path, tmp_path: Path) -> None:
+    export_embeddings(store_path, tmp_path / "e.dat", format="npz", level="clip")
+    with np.load(tmp_path / "e.dat", allow_pickle=False) as arrays:
+        assert len(arrays["vectors"]) == 37
+    assert [path.name for path in tmp_path.iterdir()] == ["e.dat"]
+
+
+def test_store_and_runs_are_never_replaced(store_path: Path, tmp_path: Path) -> None:
+    store = tmp_path / "s.h5"
+    store.write_bytes(store_path.read_bytes())
+    (tmp_path / "link.csv").symlink_to(store)
+    for name in ("s.h5", "link.csv"):
+        with pytest.raises(OutputExists, match="is the store itself"):
+            export_embeddings(store, tmp_path / name, format="csv", overwrite=True)
+    assert store.read_bytes() == store_path.read_bytes()
+    (tmp_path / "run").mkdir()
+    for name in ("run.json", "predictions.csv"):
+        (tmp_path / "run" / name).write_text("{}")
+    with pytest.raises(OutputExists, match="is part of a run.*another --out"):
+        export_embeddings(store, tmp_path / "run" / "predictions.csv", overwrite=True)
+    export_embeddings(store, tmp_path / "run" / "embeddings.csv")
+
+
 def test_options_and_places_are_checked(store_path: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionInvalid, match=r"npz, csv, parquet, projector.*'\.txt'"):
         export_embeddings(store_path, tmp_path / "e.txt")

@@ -21,6 +21,7 @@ from features.errors import (
     EngineUnavailable,
     Interrupted,
     OptionInvalid,
+    OutputExists,
     StoreMismatch,
     WeightsNotFound,
     WeightsUnreadable,
@@ -30,7 +31,7 @@ from features.litert import LiteRTEngine
 from features.pool import ClipEnd, WorkerSettings, decode_clips
 from features.records import Clip, FrameSampling
 from features.sampling import choose_sampling
-from features.store import open_store, read_clip, read_embeddings
+from features.store import done_clips, open_store, read_clip, read_embeddings
 from features.weights import find_backbone
 
 
@@ -142,6 +143,58 @@ def test_new_labels_need_no_decoding(videos: Path, tmp_path: Path, tiny_weights:
     assert (row.label, row.group, row.split) == ("hop", "anna", "test")
 
 
+def test_clips_not_in_the_csv_are_kept_but_not_trained_on(
+    videos: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    store = tmp_path / "s.h5"
+    extract(videos, store, tiny_weights)
+    csv = tmp_path / "labels.csv"
+    csv.write_text("path,label\njump/v_jump_g01_c01.avi,hop\nwalk/v_walk_g01_c01.avi,go\n")
+    (videos / "walk" / "v_walk_g01_c02.avi").unlink()
+    summary = extract(videos, store, tiny_weights, labels=csv)
+    assert len(summary.unlisted) == 10
+    assert summary.vanished == ("walk/v_walk_g01_c02.avi",)
+    opened = open_store(store)
+    assert {clip.label for clip in done_clips(opened)} == {"hop", "go"}
+    assert read_embeddings(opened).vectors.shape[0] == 12
+    assert len(opened.clips) == 13, "nothing committed is lost"
+    back = extract(videos, store, tiny_weights)
+    assert counts(back) == (0, 11, 1), "and none is decoded again when it is wanted again"
+    assert len(done_clips(open_store(store))) == 11
+
+
+def test_overwrite_replaces_only_a_store(videos: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    precious = videos / "jump" / "v_jump_g01_c01.avi"
+    before = precious.read_bytes()
+    with pytest.raises(OutputExists, match="replaces only a store"):
+        extract(videos, precious, tiny_weights, overwrite=True)
+    assert precious.read_bytes() == before
+
+
+def test_a_system_out_of_files_is_an_error_and_not_an_empty_store(
+    videos: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    script = (
+        "import resource, sys\n"
+        "sys.path[:0] = ['tests', '.']\n"
+        "from test_extract import *\n"
+        "from features.pool import decode_clips\n"
+        "settings = WorkerSettings(FrameSampling('stride', 1), 32, None, 'float32', 30.0)\n"
+        "clips = [Clip(str(n), Path('none')) for n in range(9)]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12))\n"
+        "try:\n"
+        "    list(decode_clips(clips, settings, n_workers=4))\n"
+        "except EngineUnavailable as problem:\n"
+        "    print(problem)\n"
+    )
+    root = Path(__file__).parent.parent
+    finished = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, capture_output=True, text=True
+    )
+    assert "A decode worker could not be started" in finished.stdout, finished.stderr
+    assert "lower --workers" in finished.stdout
+
+
 def test_a_listed_file_that_is_missing_is_a_failed_clip(
     videos: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
@@ -232,6 +285,8 @@ def test_options_out_of_range(videos: Path, tmp_path: Path, tiny_weights: Path) 
         extract(videos, out, tiny_weights, n_workers=0)
     with pytest.raises(OptionInvalid, match="--clip-timeout must be above 0"):
         extract(videos, out, tiny_weights, stall_seconds=0)
+    with pytest.raises(OptionInvalid, match="--clip-memory must be at least"):
+        extract(videos, out, tiny_weights, memory_bytes=0)
     with pytest.raises(OptionInvalid, match="ImageNet weights exist for alpha 0.35"):
         find_backbone(alpha=0.4)
     with pytest.raises(OptionInvalid, match="exist for image sizes 96, 128"):

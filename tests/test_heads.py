@@ -11,10 +11,11 @@ from stage2_helpers import DIM
 
 from features.errors import HeadUnknown, OptionInvalid, TrainingFailed
 from features.quiet import import_keras
-from pipeline.batches import Sequences, sequence_from_vectors
+from pipeline.batches import Sequences, model_inputs, sequence_from_vectors
 from pipeline.fitting import (
     EpochReport,
     FitOptions,
+    _train_epoch,
     fit_head,
     limit_threads,
     predict_probabilities,
@@ -110,6 +111,59 @@ def test_heads_learn_and_the_same_seed_gives_the_same_head(name: str) -> None:
     np.testing.assert_array_equal(first, again)
     assert fits[0].history == fits[1].history
     assert np.abs(first - other).max() > 1e-6
+
+
+@pytest.mark.parametrize("n_clips", [17, 24, 31])
+def test_start_is_reported_as_undecided_however_full_the_last_batch(n_clips: int) -> None:
+    train = make_sequences(n_clips=n_clips)
+    options = FitOptions(epochs=1, learning_rate=1e-12)
+    fitted = fit_head(train, train, head="mean-linear", n_classes=3, fit_options=options)
+    report = fitted.history[0]
+    assert report.loss == pytest.approx(np.log(3), abs=1e-5)
+    # All classes being equally likely, the first one is predicted.
+    assert report.accuracy == pytest.approx((train.class_indices == 0).mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["none", "balanced"])
+def test_reported_means_are_those_of_all_clips(kind: Any) -> None:
+    train = make_sequences(n_clips=21)
+    train.class_indices[:5] = 0
+    options = FitOptions(epochs=1, batch_size=8, learning_rate=1e-12, class_weights=kind)
+    fitted = fit_head(
+        train,
+        train,
+        head="lstm",
+        n_classes=3,
+        head_options=HeadOptions(units=8, dropout=0.0),
+        fit_options=options,
+    )
+    probabilities = predict_probabilities(fitted.model, train)
+    truth = train.class_indices
+    counts = np.bincount(truth)
+    weights = np.ones(21) if kind == "none" else (21 / (3 * counts))[truth]
+    losses = -np.log(probabilities[np.arange(21), truth])
+    report = fitted.history[0]
+    assert report.loss == pytest.approx(np.average(losses, weights=weights), abs=1e-5)
+    hits = probabilities.argmax(axis=1) == truth
+    assert report.accuracy == pytest.approx(np.average(hits, weights=weights), abs=1e-5)
+
+
+def test_step_of_a_partly_filled_batch_is_the_mean_of_its_clips() -> None:
+    keras = import_keras()
+    train = make_sequences(n_clips=5)
+    models = [make_model("mean-linear", dropout=0.0) for _ in range(2)]
+    for model in models:
+        model.compile(
+            optimizer=keras.optimizers.SGD(0.1),
+            loss="sparse_categorical_crossentropy",
+            weighted_metrics=["accuracy"],
+        )
+    weights = np.ones(5, dtype=np.float32)
+    _train_epoch(models[0], train, weights, np.arange(5), FitOptions(batch_size=4))
+    for rows in (slice(0, 4), slice(4, 5)):
+        models[1].train_on_batch(model_inputs(train, rows), train.class_indices[rows])
+    for filled, plain in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_allclose(filled, plain, atol=1e-6)
 
 
 def test_best_epoch_is_kept() -> None:

@@ -301,6 +301,17 @@ def test_choice_of_split(tmp_path: Path) -> None:
         choose_split(store, SplitRequest(split=foreign))
 
 
+def test_test_fraction_is_refused_where_the_column_decides(tmp_path: Path) -> None:
+    clips = [
+        replace(clip, split="test" if clip.group.endswith("01") else "train")
+        for clip in make_clips()
+    ]
+    store = open_store(write_store(tmp_path / "s.h5", clips))
+    assert choose_split(store, SplitRequest())[0].method == "the split column"
+    with pytest.raises(OptionInvalid, match="--test-fraction .* split column"):
+        choose_split(store, SplitRequest(test_fraction=0.2))
+
+
 def test_cut_part_is_quick_for_many_groups() -> None:
     clips = make_clips(classes=[f"c{i:03d}" for i in range(40)], n_groups=25, per_group=1)
     chosen = cut_part(clips, assign_groups(clips), 0.2, seed=0)

@@ -15,6 +15,7 @@ from stage2_helpers import make_clip, make_clips, write_store
 
 from features.errors import (
     HeadUnknown,
+    OptionInvalid,
     OutputExists,
     OutputUnwritable,
     RunDamaged,
@@ -26,6 +27,7 @@ from features.errors import (
 from features.store import open_store
 from pipeline.batches import load_sequences
 from pipeline.fitting import predict_probabilities
+from pipeline.outputs import staged_file, staged_folder
 from pipeline.runs import load_model, read_predictions, read_run
 from pipeline.splitfiles import read_split
 from pipeline.train import train_head
@@ -162,6 +164,97 @@ def test_failure_leaves_nothing_behind(store_path: Path, tmp_path: Path) -> None
 
     with pytest.raises(KeyboardInterrupt):
         train_head(store_path, tmp_path / "run", **QUICK, on_epoch=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_error_in_training_is_not_called_an_unwritable_output(
+    store_path: Path, tmp_path: Path
+) -> None:
+    def fail(report: object) -> None:
+        raise OSError("of the caller")
+
+    with pytest.raises(OSError, match="of the caller") as caught:
+        train_head(store_path, tmp_path / "run", **QUICK, on_epoch=fail)
+    assert type(caught.value) is OSError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_that_another_process_finished_meanwhile_is_kept(
+    store_path: Path, tmp_path: Path
+) -> None:
+    started: list[object] = []
+
+    def other_run(report: object) -> None:
+        if not started:
+            started.append(report)
+            train_head(store_path, tmp_path / "run", **QUICK, seed=1)
+
+    with pytest.raises(OutputExists, match="other settings"):
+        train_head(store_path, tmp_path / "run", **QUICK, on_epoch=other_run)
+    assert read_run(tmp_path / "run").settings["seed"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_staged_folders_of_one_place_do_not_meet(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for name in ("run.partial", "run.old", "run"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "note.txt").write_text(f"mine, in {name}")
+    with staged_folder(out) as first, staged_folder(out) as second:
+        assert first != second
+        (first / "a").write_text("first")
+        (second / "a").write_text("second")
+    # The inner one ends first, and is replaced like what stood there before.
+    assert [path.name for path in out.iterdir()] == ["a"]
+    assert (out / "a").read_text() == "first"
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "run.old", "run.partial"}
+    for name in ("run.partial", "run.old"):
+        assert (tmp_path / name / "note.txt").read_text() == f"mine, in {name}"
+    (tmp_path / "plain").mkdir()
+    assert out.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_folder_that_cannot_be_replaced_comes_back(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "note.txt").write_text("mine")
+    with pytest.raises(OutputUnwritable), staged_folder(out) as folder:
+        folder.rmdir()
+    assert (out / "note.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_staged_file_replaces_or_leaves_nothing(tmp_path: Path) -> None:
+    out = tmp_path / ("long" * 50)
+    with staged_file(out) as partial:
+        partial.write_text("new")
+    assert out.read_text() == "new"
+    with pytest.raises(KeyboardInterrupt), staged_file(out) as partial:
+        partial.write_text("half")
+        raise KeyboardInterrupt
+    assert out.read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": -1}, "--seed must be from 0 to 4294967295. Received: -1"),
+        ({"seed": 2**32}, "--seed must be"),
+        ({"test_fraction": 1.5}, "--test-fraction must lie between 0 and 1"),
+        ({"val_fraction": 0.0}, "--val-fraction must lie between 0 and 1"),
+        ({"split": "s.json", "test_lists": "lists"}, "--split and --test-lists exclude"),
+        ({"fold": 2}, "--fold 2 without --test-lists"),
+        ({"split": "s.json", "fold": 1}, "--fold 1 without --test-lists"),
+        ({"split": "s.json", "test_fraction": 0.2}, "--test-fraction and --split exclude"),
+        ({"test_lists": "l", "test_fraction": 0.2}, "--test-fraction and --test-lists exclude"),
+    ],
+)
+def test_options_out_of_range_or_without_effect_are_refused(
+    store_path: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OptionInvalid, match=message):
+        train_head(store_path, tmp_path / "run", **{**QUICK, **options})
     assert list(tmp_path.iterdir()) == []
 
 
