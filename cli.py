@@ -175,9 +175,8 @@ def inspect_command(
 @click.option(
     "--test-fraction",
     type=float,
-    default=0.2,
-    show_default=True,
-    help="Share of the clips held out for testing, in whole groups.",
+    help="Share of the clips held out for testing, in whole groups; only where no split is "
+    "given.  [default: 0.2]",
 )
 @click.option(
     "--val-fraction",

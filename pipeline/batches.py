@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from features.errors import NoClips, OptionInvalid
-from features.records import IntArray, VectorArray
-from features.store import Store, read_embeddings
+from features.errors import NoClips, OptionInvalid, StoreDamaged
+from features.h5file import clip_crc32, read_frame_range
+from features.ranges import FrameRange
+from features.records import ClipRecord, IntArray, VectorArray
+from features.store import Store
 
 BoolArray = npt.NDArray[np.bool_]
 Float32Array = npt.NDArray[np.float32]
+
+# Frames read at once, and frames of other clips read in vain rather than opening the file again.
+_READ_FRAMES = 4096
+_READ_GAP = 512
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -72,7 +79,7 @@ def load_sequences(store: Store, clip_ids: Sequence[str], classes: Sequence[str]
     OptionInvalid
         If the padded array would not fit into the memory of this machine.
     StoreDamaged
-        If the store cannot be read.
+        If the store cannot be read, or a clip does not match its checksum.
     """
     position = {clip_id: index for index, clip_id in enumerate(clip_ids)}
     # In the order of the store, so that neighbours are read together.
@@ -93,13 +100,51 @@ def load_sequences(store: Store, clip_ids: Sequence[str], classes: Sequence[str]
     vectors = np.zeros((len(records), max_frames, dim), dtype=dtype)
     mask = np.zeros((len(records), max_frames), dtype=np.bool_)
     class_indices = np.full(len(records), -1, dtype=np.int64)
-    embeddings = read_embeddings(store, records)
-    for record, start in zip(records, embeddings.starts[:-1], strict=True):
+    for record, frames in _read_checked(store, {clip.clip_id for clip in records}):
         row = position[record.clip_id]
-        vectors[row, : record.n_frames] = embeddings.vectors[start : start + record.n_frames]
+        vectors[row, : record.n_frames] = frames
         mask[row, : record.n_frames] = True
         class_indices[row] = index_of.get(record.label, -1)
     return Sequences(vectors, mask, class_indices, tuple(clip_ids))
+
+
+def _read_checked(store: Store, wanted: set[str]) -> Iterator[tuple[ClipRecord, VectorArray]]:
+    rows = zip(store.clips, store.ranges, strict=True)
+    for whole, clips in _join_neighbours(row for row in rows if row[0].clip_id in wanted):
+        piece = read_frame_range(whole)
+        for record, place in clips:
+            start = place.offset - whole.offset
+            frames = slice(start, start + record.n_frames)
+            vectors = piece.vectors[frames]
+            times, indices = piece.timestamps_seconds[frames], piece.frame_indices[frames]
+            if clip_crc32(vectors, times, indices) != record.crc32:
+                raise StoreDamaged(
+                    f"Every clip must match its checksum. '{record.clip_id}' in '{place.path}' "
+                    "does not: the file was changed or damaged.",
+                    hint="list the damage with framehead inspect STORE --verify, and mend it with "
+                    "--repair",
+                )
+            yield record, vectors
+
+
+def _join_neighbours(
+    rows: Iterable[tuple[ClipRecord, FrameRange]],
+) -> Iterator[tuple[FrameRange, list[tuple[ClipRecord, FrameRange]]]]:
+    clips: list[tuple[ClipRecord, FrameRange]] = []
+    whole = FrameRange(Path(), 0, 0)
+    for record, place in rows:
+        end = whole.offset + whole.n_frames
+        n_frames = place.offset + place.n_frames - whole.offset
+        is_near = place.path == whole.path and 0 <= place.offset - end <= _READ_GAP
+        if clips and is_near and n_frames <= _READ_FRAMES:
+            whole = FrameRange(whole.path, whole.offset, n_frames)
+        else:
+            if clips:
+                yield whole, clips
+            clips, whole = [], place
+        clips.append((record, place))
+    if clips:
+        yield whole, clips
 
 
 def sequence_from_vectors(vectors: Sequence[VectorArray]) -> Sequences:

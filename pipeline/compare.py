@@ -21,9 +21,15 @@ from pipeline.leaks import require_no_leaks
 from pipeline.outputs import report_unwritable, require_free, write_json
 from pipeline.provenance import digest_clips, digest_json, name_differences
 from pipeline.ranking import rank_heads
-from pipeline.splitchoice import SplitRequest, choose_split, usable_clips
+from pipeline.splitchoice import (
+    SplitRequest,
+    choose_split,
+    excluding_options,
+    require_seed,
+    usable_clips,
+)
 from pipeline.splits import Split
-from pipeline.trialpool import choose_jobs, run_trials
+from pipeline.trialpool import choose_jobs, require_jobs, run_trials
 from pipeline.trials import Trial, TrialPlan, TrialResult, read_trial_result, write_plan
 
 DEFAULT_FOLDS = 5
@@ -56,7 +62,7 @@ def compare_heads(
     folds: int | None = None,
     split: Split | str | Path | None = None,
     test_lists: str | Path | None = None,
-    fold: int = 1,
+    fold: int | None = None,
     val_fraction: float = 0.2,
     group_regex: str | None = None,
     allow_leaks: bool = False,
@@ -86,7 +92,7 @@ def compare_heads(
     seeds : int, default 3
         Seeds per head and split, at least 1: `seed`, `seed` + 1, ...
     folds : int, optional
-        Folds of the cross-validation; not used with `split` or `test_lists`. By default the
+        Folds of the cross-validation; not with `split` or `test_lists`. By default the
         store's own split if its split column names a test part, else 5.
     split, test_lists, fold, val_fraction, group_regex, allow_leaks
         See `pipeline.splitchoice.SplitRequest`.
@@ -120,11 +126,15 @@ def compare_heads(
         If a trial fails.
     """
     started = time.perf_counter()
-    _require_options(heads, seeds)
-    store = open_store(store_path)
+    _require_options(heads, seeds, seed)
+    require_jobs(jobs)
     request = SplitRequest(
-        split, test_lists, fold, 0.2, val_fraction, group_regex, allow_leaks, seed
+        split, test_lists, fold, None, val_fraction, group_regex, allow_leaks, seed
     )
+    for chosen in ("split", "test_lists"):
+        if folds is not None and getattr(request, chosen) is not None:
+            raise excluding_options("folds", chosen)
+    store = open_store(store_path)
     splits, groups = _choose_splits(store, request, folds)
     target = Path(out).absolute()
     labels = {clip.clip_id: clip.label for clip in usable_clips(store)}
@@ -145,27 +155,27 @@ def compare_heads(
         for number in range(seed, seed + seeds)
         for name in heads
     ]
-    _open_folder(target, settings, overwrite=overwrite)
+    _open_folder(target, settings, store.path, overwrite=overwrite)
+    results, n_reused = _finish_trials(target, plan, trials, jobs, on_trial)
+    tested = tested_ids(splits)
+    indices = {clip_id: classes.index(labels[clip_id]) for clip_id in tested}
+    ranked = rank_heads(results, splits, indices, groups, classes, seed=seed)
+    comparison = Comparison(
+        path=str(out),
+        heads=ranked,
+        n_clips=len(tested),
+        n_groups=len({groups[clip_id] for clip_id in tested}),
+        n_splits=len(splits),
+        n_seeds=seeds,
+        n_trials=len(trials),
+        n_reused=n_reused,
+        n_failed=sum(clip.status == "failed" for clip in store.clips),
+        n_excluded=len(splits[0].excluded),
+        leaks=any(item.leaks for item in splits),
+        groups_known=all(item.groups_known for item in splits),
+        seconds=time.perf_counter() - started,
+    )
     with report_unwritable(target):
-        results, n_reused = _finish_trials(target, plan, trials, jobs, on_trial)
-        tested = tested_ids(splits)
-        indices = {clip_id: classes.index(labels[clip_id]) for clip_id in tested}
-        ranked = rank_heads(results, splits, indices, groups, classes, seed=seed)
-        comparison = Comparison(
-            path=str(out),
-            heads=ranked,
-            n_clips=len(tested),
-            n_groups=len({groups[clip_id] for clip_id in tested}),
-            n_splits=len(splits),
-            n_seeds=seeds,
-            n_trials=len(trials),
-            n_reused=n_reused,
-            n_failed=len(store.clips) - len(labels),
-            n_excluded=len(splits[0].excluded),
-            leaks=any(item.leaks for item in splits),
-            groups_known=all(item.groups_known for item in splits),
-            seconds=time.perf_counter() - started,
-        )
         write_results(target, comparison, plan, settings)
         write_predictions(target, results, plan, groups, labels)
     return comparison
@@ -176,7 +186,7 @@ def tested_ids(splits: Sequence[Split]) -> list[str]:
     return [clip_id for split in splits for clip_id in split.test]
 
 
-def _require_options(heads: Sequence[str], seeds: int) -> None:
+def _require_options(heads: Sequence[str], seeds: int, seed: int) -> None:
     for name in heads:
         find_head(name)
     if not heads or len(set(heads)) < len(heads):
@@ -185,6 +195,7 @@ def _require_options(heads: Sequence[str], seeds: int) -> None:
         )
     if seeds < 1:
         raise OptionInvalid(f"--seeds must be at least 1. Received: {seeds}.")
+    require_seed(seed, seeds)
 
 
 def _choose_splits(
@@ -219,7 +230,7 @@ def _shared_settings(store: Store, plan: TrialPlan, groups: Mapping[str, str]) -
     }
 
 
-def _open_folder(target: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
+def _open_folder(target: Path, settings: dict[str, Any], source: Path, *, overwrite: bool) -> None:
     with report_unwritable(target):
         have = _read_settings(target)
         if have is not None and have != settings and not overwrite:
@@ -229,7 +240,13 @@ def _open_folder(target: Path, settings: dict[str, Any], *, overwrite: bool) -> 
                 hint="give another --out, or --overwrite to start anew",
             )
         if have is None or overwrite:
-            require_free(target, marker=SETTINGS_FILE, what="comparison", overwrite=overwrite)
+            require_free(
+                target,
+                marker=SETTINGS_FILE,
+                what="comparison",
+                overwrite=overwrite,
+                source=source,
+            )
         if overwrite and have is not None:
             shutil.rmtree(target)
         (target / "trials").mkdir(parents=True, exist_ok=True)
@@ -255,7 +272,8 @@ def _finish_trials(
     missing = [trial for trial in trials if known[trial] is None]
     n_reused = len(trials) - len(missing)
     if missing:
-        write_plan(target / PLAN_FILE, plan)
+        with report_unwritable(target):
+            write_plan(target / PLAN_FILE, plan)
         finished = run_trials(target / PLAN_FILE, missing, jobs=choose_jobs(jobs, len(missing)))
         for n_more, trial in enumerate(finished, start=1):
             known[trial] = read_trial_result(plan.folder, trial)

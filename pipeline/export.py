@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from features.errors import NoClips, OptionInvalid, OutputExists
-from features.h5file import coalesce, read_frame_range
+from features.h5file import read_frame_range
+from features.ranges import coalesce
 from features.records import ClipEmbedding, ClipRecord
-from features.store import Store, open_store, require_same_settings
+from features.store import Store, is_usable, open_store, require_same_settings
 from pipeline.batches import sequence_from_vectors
 from pipeline.exportfiles import Block, write_csv_rows, write_npz, write_parquet, write_projector
-from pipeline.outputs import report_unwritable, staged_folder
-from pipeline.runs import Run, load_model, read_run
+from pipeline.outputs import report_unwritable, require_outside, staged_file, staged_folder
+from pipeline.runs import RUN_FILE, Run, load_model, read_run
 
 ExportFormat = Literal["npz", "csv", "parquet", "projector"]
 ExportLevel = Literal["frame", "clip"]
@@ -80,7 +80,7 @@ def export_embeddings(
     run : str or Path, optional
         A trained head; exports the vector that its last layer classifies, one per clip.
     overwrite : bool, default False
-        Replace what stands at `out`.
+        Replace what stands at `out`, unless that is the store itself or part of a run.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def export_embeddings(
     ExtraMissing
         If parquet is asked for and pyarrow is not installed.
     OutputExists, OutputUnwritable
-        If `out` cannot be written.
+        If `out` cannot be written, or must not be replaced.
     """
     target = Path(out)
     wanted = _choose_format(target, format)
@@ -108,12 +108,13 @@ def export_embeddings(
     head = None if run is None else read_run(run)
     if head is not None:
         require_same_settings(store.header, head.header, where=str(store.path))
-    clips = [clip for clip in store.clips if clip.status == "done" and clip.n_frames > 0]
+    clips = [clip for clip in store.clips if is_usable(clip) and clip.n_frames > 0]
     if not clips:
         raise NoClips(
             f"An export needs a clip with embeddings. '{store.path}' has none.",
             hint="run extract-features first",
         )
+    _require_no_source(target, store, run)
     _require_replaceable(target, wanted, overwrite=overwrite)
     blocks = _read_blocks(store)
     if head is not None:
@@ -130,7 +131,7 @@ def export_embeddings(
         n_clips=len(clips),
         n_rows=n_rows,
         dim=first.vectors.shape[1],
-        n_failed=len(store.clips) - len(clips),
+        n_failed=sum(clip.status == "failed" for clip in store.clips),
     )
 
 
@@ -159,6 +160,17 @@ def _choose_level(level: str | None, *, has_run: bool) -> ExportLevel:
     return "clip" if has_run or level == "clip" else "frame"
 
 
+def _require_no_source(target: Path, store: Store, run: str | Path | None) -> None:
+    for source in (store.path, *([] if run is None else [Path(run)])):
+        require_outside(target, source)
+    if target.is_file() and (target.parent / RUN_FILE).is_file():
+        raise OutputExists(
+            f"--out must not be part of a run. '{target}' is, and is left alone even with "
+            "--overwrite.",
+            hint="give another --out",
+        )
+
+
 def _require_replaceable(target: Path, format: ExportFormat, *, overwrite: bool) -> None:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
@@ -175,22 +187,12 @@ def _require_replaceable(target: Path, format: ExportFormat, *, overwrite: bool)
 
 def _write(target: Path, format: ExportFormat, blocks: Iterator[Block], store: Store) -> None:
     if format == "projector":
-        with staged_folder(target) as folder:
+        with staged_folder(target) as folder, report_unwritable(target):
             write_projector(folder, blocks)
         return
     writers = {"npz": write_npz, "csv": write_csv_rows, "parquet": write_parquet}
-    # The suffix stays last: NumPy would append its own.
-    partial = target.with_name(f".{target.stem}.partial{target.suffix}")
-    with report_unwritable(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir():
-            target.rmdir()
-        try:
-            writers[format](partial, blocks, store.header)
-            partial.replace(target)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                partial.unlink()
+    with staged_file(target) as partial, report_unwritable(target):
+        writers[format](partial, blocks, store.header)
 
 
 def _read_blocks(store: Store) -> Iterator[Block]:

@@ -61,7 +61,9 @@ def write_npz(path: Path, blocks: Iterator[Block], header: StoreHeader) -> None:
         arrays["timestamp_seconds"] = np.concatenate([t for _, t in frames if t is not None])
     arrays["header"] = np.array(header.to_json())
     arrays["fingerprint"] = np.array(header.fingerprint)
-    np.savez(path, **arrays)
+    # An open file, because to a name without .npz NumPy appends it.
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def write_csv_rows(path: Path, blocks: Iterator[Block], header: StoreHeader) -> None:

@@ -41,9 +41,10 @@ class EpochReport:
     epoch : int
         From 1.
     loss, accuracy : float
-        Means over the training part while it was learned (dropout on).
+        Means over the training part while it was learned (dropout on), clips weighed as
+        `FitOptions.class_weights` says.
     val_loss, val_accuracy : float
-        Over the validation part after the epoch.
+        Over the validation part after the epoch; the loss weighed alike, the accuracy not.
     """
 
     epoch: int
@@ -66,7 +67,7 @@ class FitOptions:
     learning_rate : float, default 1e-3
         Of AdamW.
     patience : int, default 12
-        Epochs without a lower validation loss after which training stops.
+        Epochs without a validation loss lower by at least 0.01 after which training stops.
     class_weights : {"none", "balanced"}, default "none"
         "balanced" weighs every class as if it had equally many clips.
     """
@@ -169,7 +170,8 @@ def fit_head(
     model.compile(
         optimizer=keras.optimizers.AdamW(options.learning_rate, weight_decay=0.01, clipnorm=1.0),
         loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
+        # Not `metrics`, which would count the clips that fill up the last batch.
+        weighted_metrics=["accuracy"],
     )
     shuffler = np.random.default_rng(seed)
     class_weights = _weigh_classes(train.class_indices, n_classes, options.class_weights)
@@ -270,22 +272,29 @@ def _train_epoch(
     options: FitOptions,
 ) -> tuple[float, float]:
     size = min(options.batch_size, len(order))
-    losses = {"loss": math.nan, "accuracy": math.nan}
-    model.reset_metrics()
+    total_loss = total_hits = 0.0
     for start in range(0, len(order), size):
         rows = order[start : start + size]
+        n_real = len(rows)
         weights = clip_weights[rows]
-        if len(rows) < size:
-            # Filled up with clips of no weight, so that every step has one shape.
-            rows = np.concatenate([rows, order[: size - len(rows)]])
-            weights = np.concatenate([weights, np.zeros(size - len(weights), dtype=np.float32)])
-        losses = model.train_on_batch(
+        total_weight = float(weights.sum(dtype=np.float64))
+        if n_real < size:
+            # Filled up with clips of no weight, so that every step has one shape. Keras divides
+            # by all clips of a batch: scaled, the gradient is the mean over the real ones.
+            rows = np.concatenate([rows, order[: size - n_real]])
+            weights = np.pad(weights * np.float32(size / n_real), (0, size - n_real))
+        # Keras' own running means would weigh every batch alike, however full it is.
+        model.reset_metrics()
+        means = model.train_on_batch(
             model_inputs(train, rows),
             train.class_indices[rows],
             sample_weight=weights,
             return_dict=True,
         )
-    return float(losses["loss"]), float(losses["accuracy"])
+        total_loss += float(means["loss"]) * n_real
+        total_hits += float(means["accuracy"]) * total_weight
+    everything = float(clip_weights.sum(dtype=np.float64))
+    return total_loss / everything, total_hits / everything
 
 
 def _evaluate(

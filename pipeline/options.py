@@ -97,7 +97,7 @@ def split_options(command: _Command) -> _Command:
                 help="Folder of the official UCF101 or HMDB51 lists.",
             ),
             click.option(
-                "--fold", type=int, default=1, show_default=True, help="Which official split."
+                "--fold", type=int, help="Which official split, with --test-lists.  [default: 1]"
             ),
             click.option(
                 "--group-regex",
@@ -130,7 +130,7 @@ def fit_options(command: _Command) -> _Command:
                 type=int,
                 default=12,
                 show_default=True,
-                help="Epochs without a lower validation loss after which training stops.",
+                help="Epochs without a validation loss lower by 0.01 after which training stops.",
             ),
             click.option(
                 "--batch-size", type=int, default=16, show_default=True, help="Clips per step."

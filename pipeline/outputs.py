@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,7 +73,7 @@ def report_unwritable(path: Path) -> Iterator[None]:
         ) from problem
 
 
-def require_free(out: Path, *, marker: str, what: str, overwrite: bool) -> None:
+def require_free(out: Path, *, marker: str, what: str, overwrite: bool, source: Path) -> None:
     """Refuse to write over something.
 
     Parameters
@@ -85,6 +86,8 @@ def require_free(out: Path, *, marker: str, what: str, overwrite: bool) -> None:
         Kind of result, for the message.
     overwrite : bool
         Whether a folder of ours may be replaced.
+    source : Path
+        What the result is made of; a folder that holds it is never replaced.
 
     Raises
     ------
@@ -102,6 +105,27 @@ def require_free(out: Path, *, marker: str, what: str, overwrite: bool) -> None:
             f"A {what} is only written once. '{out}' holds one that was made with other settings.",
             hint="give another --out, or --overwrite to replace it",
         )
+    require_outside(out, source)
+
+
+def require_outside(out: Path, source: Path) -> None:
+    """Refuse to replace something that is, or holds, what a result is made of.
+
+    Parameters
+    ----------
+    out : Path
+    source : Path
+
+    Raises
+    ------
+    OutputExists
+    """
+    if out.exists() and source.resolve().is_relative_to(out.resolve()):
+        raise OutputExists(
+            f"--out must not be or hold what the result is made of. '{out}' would take "
+            f"'{source}' with it, and is left alone even with --overwrite.",
+            hint="give another --out",
+        )
 
 
 @contextmanager
@@ -116,23 +140,74 @@ def staged_folder(out: Path) -> Iterator[Path]:
     Yields
     ------
     Path
-        ``OUT.partial``, empty.
+        A new, empty folder that is this call's alone.
 
     Raises
     ------
     OutputUnwritable
+        If there is no place for the folder, or it cannot be moved to `out`. What fails while
+        it is filled keeps its kind.
     """
-    partial = out.with_name(f"{out.name}.partial")
+    out = out.absolute()
+    with _staging(out) as room:
+        folder = room / "new"
+        with report_unwritable(out):
+            folder.mkdir()
+        yield folder
+        with report_unwritable(out):
+            _replace_folder(folder, out, retired=room / "old")
+
+
+@contextmanager
+def staged_file(out: Path) -> Iterator[Path]:
+    """Write a file beside its final place, and move it there when it is complete.
+
+    Parameters
+    ----------
+    out : Path
+        Final place; a file or an empty folder that stands there is replaced.
+
+    Yields
+    ------
+    Path
+        Where to write; nothing is there yet.
+
+    Raises
+    ------
+    OutputUnwritable
+        As `staged_folder` does.
+    """
+    out = out.absolute()
+    with _staging(out) as room:
+        yield room / "new"
+        with report_unwritable(out):
+            if out.is_dir() and not out.is_symlink():
+                out.rmdir()
+            (room / "new").replace(out)
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
     with report_unwritable(out):
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
-            yield partial
-            retired = out.with_name(f"{out.name}.old")
-            if out.exists():
-                shutil.rmtree(retired, ignore_errors=True)
-                out.rename(retired)
-            partial.rename(out)
-            shutil.rmtree(retired, ignore_errors=True)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        # A name of our own: another process may write to the same place, and a folder of the
+        # user may bear any name that we could guess. Cut short, for names have a limit.
+        room = Path(
+            tempfile.mkdtemp(prefix=f".{out.name[:40]}.", suffix=".partial", dir=out.parent)
+        )
+    try:
+        yield room
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def _replace_folder(folder: Path, out: Path, *, retired: Path) -> None:
+    had_one = os.path.lexists(out)
+    if had_one:
+        out.rename(retired)
+    try:
+        folder.rename(out)
+    except BaseException:  # Ctrl-C as well: what was there comes back
+        if had_one and not os.path.lexists(out):
+            retired.rename(out)
+        raise

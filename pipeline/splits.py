@@ -179,7 +179,7 @@ def split_by_groups(
         If a fraction is not between 0 and 1.
     """
     require_classes(clips)
-    _require_fraction("test_fraction", test_fraction)
+    _require_fraction("--test-fraction", test_fraction)
     groups = assign_groups(clips) if groups is None else groups
     # Two groups stay with each class that has three or more: one to train, one to validate.
     tested = cut_part(clips, groups, test_fraction, seed=seed, keep_groups=2)
@@ -255,7 +255,7 @@ def finish_split(
 def _validation_ids(
     training: Sequence[ClipRecord], groups: Groups, val_fraction: float, seed: int
 ) -> list[str]:
-    _require_fraction("val_fraction", val_fraction)
+    _require_fraction("--val-fraction", val_fraction)
     validated = cut_part(training, groups, val_fraction, seed=seed)
     if not validated:
         raise SplitImpossible(

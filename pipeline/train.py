@@ -24,7 +24,13 @@ from pipeline.fitting import (
 )
 from pipeline.heads import HeadOptions, find_head
 from pipeline.metrics import report_scores
-from pipeline.outputs import require_free, staged_folder, write_csv, write_json
+from pipeline.outputs import (
+    report_unwritable,
+    require_free,
+    staged_folder,
+    write_csv,
+    write_json,
+)
 from pipeline.plots import draw_confusions, draw_curves
 from pipeline.provenance import describe_environment, digest_clips, digest_json, name_differences
 from pipeline.runs import (
@@ -35,7 +41,7 @@ from pipeline.runs import (
     read_run,
     save_model,
 )
-from pipeline.splitchoice import SplitRequest, choose_split, usable_clips
+from pipeline.splitchoice import SplitRequest, choose_split
 from pipeline.splitfiles import split_to_json
 from pipeline.splits import Split
 
@@ -76,8 +82,8 @@ def train_head(
     head: str = "lstm",
     split: Split | str | Path | None = None,
     test_lists: str | Path | None = None,
-    fold: int = 1,
-    test_fraction: float = 0.2,
+    fold: int | None = None,
+    test_fraction: float | None = None,
     val_fraction: float = 0.2,
     group_regex: str | None = None,
     allow_leaks: bool = False,
@@ -154,10 +160,18 @@ def train_head(
         finished = _find_finished(target, plan)
         if finished is not None:
             return finished
-    require_free(target, marker=RUN_FILE, what="run", overwrite=overwrite)
+    _require_free(target, plan, overwrite=overwrite)
     limit_threads(threads)
     with staged_folder(target) as folder:
-        return _train_into(folder, target, plan, on_epoch)
+        summary = _train_into(folder, target, plan, on_epoch)
+        # Once more: another process may have put something there meanwhile.
+        if overwrite or _find_finished(target, plan) is None:
+            _require_free(target, plan, overwrite=overwrite)
+    return summary
+
+
+def _require_free(target: Path, plan: _Plan, *, overwrite: bool) -> None:
+    require_free(target, marker=RUN_FILE, what="run", overwrite=overwrite, source=plan.store.path)
 
 
 def _find_finished(target: Path, plan: _Plan) -> RunSummary | None:
@@ -213,22 +227,35 @@ def _train_into(
         n_val=len(split.val),
         n_test=len(split.test),
         n_excluded=len(split.excluded),
-        n_failed=len(plan.store.clips) - len(usable_clips(plan.store)),
+        n_failed=sum(clip.status == "failed" for clip in plan.store.clips),
         leaks=split.leaks,
         groups_known=split.groups_known,
         epochs_run=len(fitted.history),
         best_epoch=fitted.best_epoch,
         seconds=time.perf_counter() - started,
     )
+    with report_unwritable(target):
+        _write_run(folder, plan, fitted, test, probabilities, scores, summary)
+    return summary
+
+
+def _write_run(
+    folder: Path,
+    plan: _Plan,
+    fitted: FittedHead,
+    test: Sequences,
+    probabilities: Float32Array,
+    scores: dict[str, Any],
+    summary: RunSummary,
+) -> None:
     save_model(fitted.model, folder / MODEL_FILE)
     _write_history(folder, fitted)
     _write_predictions(folder, plan, test, probabilities)
     write_json(folder / "report.json", scores)
-    write_json(folder / "split.json", split_to_json(split))
+    write_json(folder / "split.json", split_to_json(plan.split))
     draw_curves(folder / "curves.png", fitted.history, fitted.best_epoch, summary)
     draw_confusions(folder / "confusion.png", np.array(scores["confusions"]), plan.classes, summary)
     write_json(folder / RUN_FILE, _describe(plan, fitted, scores, summary))
-    return summary
 
 
 def _describe(

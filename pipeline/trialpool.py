@@ -16,11 +16,27 @@ from pathlib import Path
 
 from features import errors
 from features.errors import FrameHeadError, OptionInvalid, TrainingFailed
+from features.pool import default_n_workers
 from pipeline.fitting import thread_environment
 from pipeline.trials import Trial
 
 # Each worker holds the backend and the store's clips: about a gigabyte.
 _MOST_DEFAULT_JOBS = 8
+
+
+def require_jobs(jobs: int | None) -> None:
+    """Refuse a number of worker processes below 1.
+
+    Parameters
+    ----------
+    jobs : int or None
+
+    Raises
+    ------
+    OptionInvalid
+    """
+    if jobs is not None and jobs < 1:
+        raise OptionInvalid(f"--jobs must be at least 1. Received: {jobs}.")
 
 
 def choose_jobs(jobs: int | None, n_trials: int) -> int:
@@ -42,17 +58,9 @@ def choose_jobs(jobs: int | None, n_trials: int) -> int:
     OptionInvalid
         If `jobs` is below 1.
     """
-    if jobs is not None and jobs < 1:
-        raise OptionInvalid(f"--jobs must be at least 1. Received: {jobs}.")
-    wanted = min(usable_cores(), _MOST_DEFAULT_JOBS) if jobs is None else jobs
+    require_jobs(jobs)
+    wanted = min(default_n_workers(), _MOST_DEFAULT_JOBS) if jobs is None else jobs
     return max(1, min(wanted, n_trials))
-
-
-def usable_cores() -> int:
-    """Count the processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def run_trials(plan_path: Path, trials: Sequence[Trial], *, jobs: int) -> Iterator[Trial]:
@@ -74,7 +82,7 @@ def run_trials(plan_path: Path, trials: Sequence[Trial], *, jobs: int) -> Iterat
     Raises
     ------
     TrainingFailed
-        If a worker dies.
+        If a worker cannot be started, dies, or says what is no answer.
     FrameHeadError
         What a trial raised, in its own kind.
     """
@@ -82,14 +90,16 @@ def run_trials(plan_path: Path, trials: Sequence[Trial], *, jobs: int) -> Iterat
     for trial in [*trials, *[None] * jobs]:
         waiting.put(trial)
     finished: queue.SimpleQueue[Trial | FrameHeadError] = queue.SimpleQueue()
-    workers = [_Worker(plan_path, max(1, usable_cores() // jobs)) for _ in range(jobs)]
-    threads = [
-        threading.Thread(target=_drive, args=(worker, waiting, finished), daemon=True)
-        for worker in workers
-    ]
+    workers: list[_Worker] = []
+    threads: list[threading.Thread] = []
     try:
-        for thread in threads:
+        for _ in range(jobs):
+            workers.append(_Worker(plan_path, max(1, default_n_workers() // jobs)))
+            thread = threading.Thread(
+                target=_drive, args=(workers[-1], waiting, finished), daemon=True
+            )
             thread.start()
+            threads.append(thread)
         for _ in trials:
             outcome = finished.get()
             if isinstance(outcome, FrameHeadError):
@@ -97,9 +107,12 @@ def run_trials(plan_path: Path, trials: Sequence[Trial], *, jobs: int) -> Iterat
             yield outcome
     finally:
         for worker in workers:
-            worker.stop()
+            worker.kill()
+        # Their workers dead, the threads end by themselves; until then they use the streams.
         for thread in threads:
             thread.join()
+        for worker in workers:
+            worker.close()
 
 
 def _drive(
@@ -113,6 +126,15 @@ def _drive(
         except FrameHeadError as problem:
             finished.put(problem)
             return
+        except Exception as problem:
+            # Whatever it is: were nothing put, the consumer would wait for ever.
+            finished.put(
+                TrainingFailed(
+                    f"A trial must end with an answer. {trial.file_name} ended with "
+                    f"{type(problem).__name__}: {problem}."
+                )
+            )
+            return
         finished.put(trial)
 
 
@@ -125,24 +147,31 @@ class _Worker:
         # breaks scripts without a main guard, and notebooks. -P keeps the working
         # directory, where anything may lie, out of the import path.
         code = f"import sys; sys.path.insert(0, {root!r}); from pipeline.trials import main; main()"
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by `stop`
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", code, str(plan_path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            text=True,
-            encoding="ascii",
-            env={
-                **os.environ,
-                **thread_environment(n_threads),
-                # Several processes share a GPU: none may take all of its memory.
-                "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-                "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-            },
-            # Ctrl-C in a terminal reaches a whole process group; the parent handles it alone.
-            start_new_session=True,
-        )
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by `close`
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", code, str(plan_path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._said,
+                text=True,
+                encoding="ascii",
+                env={
+                    **os.environ,
+                    **thread_environment(n_threads),
+                    # Several processes share a GPU: none may take all of its memory.
+                    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+                    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+                },
+                # Ctrl-C in a terminal reaches a whole process group; the parent handles it alone.
+                start_new_session=True,
+            )
+        except OSError as problem:
+            self._said.close()
+            raise TrainingFailed(
+                f"A worker process must start. Starting '{sys.executable}' failed: {problem}.",
+                hint="use fewer --jobs",
+            ) from problem
 
     def run(self, trial: Trial) -> None:
         """Run one trial, and raise what it raised."""
@@ -164,10 +193,13 @@ class _Worker:
             kind = getattr(errors, answer["error"], TrainingFailed)
             raise kind(answer["message"], hint=answer.get("hint", ""))
 
-    def stop(self) -> None:
+    def kill(self) -> None:
         """End the process, whatever it is doing."""
         self._process.kill()
         self._process.wait()
+
+    def close(self) -> None:
+        """Close the streams of a process that has ended; `run` must not be running."""
         for stream in (self._process.stdin, self._process.stdout, self._said):
             if stream is not None:
                 with suppress(OSError):

@@ -18,7 +18,7 @@ from pipeline.batches import Sequences, load_sequences, sequence_from_vectors, t
 from pipeline.fitting import FitOptions, fit_head, predict_probabilities
 from pipeline.heads import HeadOptions
 from pipeline.metrics import hits_in_top
-from pipeline.outputs import write_json
+from pipeline.outputs import report_unwritable, write_json
 from pipeline.splitfiles import split_from_json, split_to_json
 from pipeline.splits import Split
 
@@ -212,7 +212,8 @@ def main() -> None:
                 sequences = _load_all(open_store(plan.store_path), plan)
             result = run_trial(plan, trial, sequences)
             content = {**asdict(trial), "result": asdict(result)}
-            write_json(plan.folder / trial.file_name, content)
+            with report_unwritable(plan.folder):
+                write_json(plan.folder / trial.file_name, content)
         except FrameHeadError as problem:
             answer = {
                 "kind": "failed",

@@ -16,7 +16,7 @@ import pytest
 from stage2_helpers import make_clips, write_store
 
 from features.errors import HeadUnknown, OptionInvalid, OutputExists, TrainingFailed
-from pipeline import compare, trialpool
+from pipeline import compare
 from pipeline.compare import TrialProgress, compare_heads
 from pipeline.comparison import Comparison
 from pipeline.ranking import rank_heads
@@ -148,7 +148,7 @@ def test_answer_that_is_none_ends_the_comparison(
     talker = "import sys; sys.stdin.readline(); print('hello', flush=True); sys.stdin.read()"
     start = subprocess.Popen
     monkeypatch.setattr(
-        trialpool.subprocess,
+        subprocess,
         "Popen",
         lambda command, **options: start([sys.executable, "-c", talker], **options),
     )
@@ -170,7 +170,7 @@ def test_no_worker_outlives_one_that_cannot_start(
         started.append(start(sleeper, **options))
         return started[0]
 
-    monkeypatch.setattr(trialpool.subprocess, "Popen", start_once)
+    monkeypatch.setattr(subprocess, "Popen", start_once)
     trials = [Trial("lstm", seed, 0, "k" * 64) for seed in (0, 1)]
     with pytest.raises(TrainingFailed, match=r"no more processes.*--jobs"):
         list(run_trials(tmp_path / "plan.json", trials, jobs=2))
@@ -185,7 +185,7 @@ def test_interrupt_ends_threads_before_their_streams_close(
     )
     start = subprocess.Popen
     monkeypatch.setattr(
-        trialpool.subprocess,
+        subprocess,
         "Popen",
         lambda command, **options: start([sys.executable, "-c", once], **options),
     )

@@ -173,13 +173,18 @@ def test_store_and_runs_are_never_replaced(store_path: Path, tmp_path: Path) -> 
     store.write_bytes(store_path.read_bytes())
     (tmp_path / "link.csv").symlink_to(store)
     for name in ("s.h5", "link.csv"):
-        with pytest.raises(OutputExists, match="is the store itself"):
+        with pytest.raises(OutputExists, match="made of.*left alone even"):
             export_embeddings(store, tmp_path / name, format="csv", overwrite=True)
     assert store.read_bytes() == store_path.read_bytes()
+    export_embeddings(store, tmp_path / "log", level="clip")
+    store.rename(tmp_path / "log" / "s.h5")
+    with pytest.raises(OutputExists, match="made of.*left alone even"):
+        export_embeddings(tmp_path / "log" / "s.h5", tmp_path / "log", overwrite=True)
+    (tmp_path / "log" / "s.h5").rename(store)
     (tmp_path / "run").mkdir()
     for name in ("run.json", "predictions.csv"):
         (tmp_path / "run" / name).write_text("{}")
-    with pytest.raises(OutputExists, match="is part of a run.*another --out"):
+    with pytest.raises(OutputExists, match="part of a run.*another --out"):
         export_embeddings(store, tmp_path / "run" / "predictions.csv", overwrite=True)
     export_embeddings(store, tmp_path / "run" / "embeddings.csv")
 

@@ -150,6 +150,17 @@ def test_foreign_folders_are_never_deleted(store_path: Path, tmp_path: Path) -> 
     assert (tmp_path / "precious.txt").read_text() == "mine"
 
 
+def test_folder_that_holds_the_store_is_never_replaced(store_path: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    store = run / "s.h5"
+    store.write_bytes(store_path.read_bytes())
+    with pytest.raises(OutputExists, match="made of.*left alone even"):
+        train_head(store, run, **QUICK, overwrite=True)
+    assert store.exists()
+
+
 def test_unwritable_place_is_found_before_training(store_path: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     calls: list[object] = []
@@ -229,9 +240,14 @@ def test_staged_file_replaces_or_leaves_nothing(tmp_path: Path) -> None:
     with staged_file(out) as partial:
         partial.write_text("new")
     assert out.read_text() == "new"
-    with pytest.raises(KeyboardInterrupt), staged_file(out) as partial:
-        partial.write_text("half")
-        raise KeyboardInterrupt
+
+    def write_half() -> None:
+        with staged_file(out) as partial:
+            partial.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
     assert out.read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
