@@ -11,6 +11,10 @@ from minute to minute; the ratios, measured in turn in each repeat, hold.
 * loop: without imports and building of models; framehead with the start of its workers.
 * decode, engine: core-seconds per clip of each alone, in this process on one thread.
 * bound: cores divided by the sum of the two.
+
+With the Keras engine (on a GPU, or `--engine keras`) it prints frames per second of decoding
+alone, of the forward pass alone, and of both together; KERAS_BACKEND may be tensorflow, jax or
+torch.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ import click
 import numpy as np
 
 from features.discovery import discover_clips
-from features.engines import KerasEngine, choose_engine, litert_model_path
+from features.engines import EngineChoice, KerasEngine, choose_engine, litert_model_path
 from features.extract import extract_features
 from features.frames import FrameBatch, import_cv2
 from features.litert import LiteRTEngine
@@ -115,7 +119,9 @@ def forward_alone(backbone: BackboneFiles) -> float:
     return n_frames / (time.perf_counter() - started)
 
 
-def framehead_way(videos: Path, backbone: BackboneFiles, weights: str) -> float:
+def framehead_way(
+    videos: Path, backbone: BackboneFiles, weights: str, engine: EngineChoice
+) -> float:
     """Return seconds of one extraction into a new store."""
     with tempfile.TemporaryDirectory() as folder:
         summary = extract_features(
@@ -125,6 +131,7 @@ def framehead_way(videos: Path, backbone: BackboneFiles, weights: str) -> float:
             alpha=backbone.spec.alpha,
             size_px=backbone.spec.size_px,
             sampling=choose_sampling(n_frames=N_FRAMES),
+            engine=engine,
         )
     return summary.seconds
 
@@ -160,6 +167,7 @@ def run_framehead(videos: Path, options: list[str]) -> float:
 @click.option("--weights", default="imagenet", show_default=True)
 @click.option("--alpha", default=1.0, show_default=True)
 @click.option("--image-size", default=224, show_default=True)
+@click.option("--engine", type=click.Choice(["auto", "litert", "keras"]), default="auto")
 @click.option("--repeats", default=3, show_default=True)
 @click.option("--skip-usual", is_flag=True, help="Leave the slow comparison out.")
 @click.option("--only-usual", is_flag=True, hidden=True)
@@ -168,6 +176,7 @@ def main(
     weights: str,
     alpha: float,
     image_size: int,
+    engine: EngineChoice,
     repeats: int,
     skip_usual: bool,
     only_usual: bool,
@@ -178,10 +187,12 @@ def main(
     if only_usual:
         click.echo(usual_way(paths, backbone))
         return
-    plan = choose_engine()
+    plan = choose_engine(engine)
     cores = default_n_workers()
     options = ["--weights", weights, "--alpha", str(alpha), "--image-size", str(image_size)]
-    framehead_way(videos, backbone, weights)  # converts the backbone, fills the file cache
+    framehead_way(
+        videos, backbone, weights, plan.name
+    )  # converts the backbone, fills the file cache
     columns: dict[str, list[float]] = {}
 
     def note(name: str, value: float) -> float:
@@ -190,7 +201,9 @@ def main(
 
     n_clips = len(paths)
     for _ in range(repeats):
-        rate = note("framehead clips/s", n_clips / framehead_way(videos, backbone, weights))
+        rate = note(
+            "framehead clips/s", n_clips / framehead_way(videos, backbone, weights, plan.name)
+        )
         if not skip_usual:
             whole, loop = run_usual(videos, options)
             note("usual clips/s", n_clips / loop)
@@ -199,8 +212,9 @@ def main(
         seconds, batches = decode_alone(paths, image_size)
         decode = note("decode core-ms/clip", 1000 * seconds / n_clips)
         if plan.name == "litert":
-            engine = note("engine core-ms/clip", 1000 * engine_alone(backbone, batches) * N_FRAMES)
-            bound = note("bound clips/s", 1000 * cores / (decode + engine))
+            alone = 1000 * engine_alone(backbone, batches) * N_FRAMES
+            bound = 1000 * cores / (decode + note("engine core-ms/clip", alone))
+            note("bound clips/s", bound)
             note("share of bound", rate / bound)
         else:
             note("forward alone frames/s", forward_alone(backbone))

@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import logging
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -134,8 +135,13 @@ def nvidia_driver_sees_gpu() -> bool:
 def keras_sees_gpu() -> bool:
     """Ask Keras' backend whether it computes on a GPU."""
     keras = import_keras()
-    devices = keras.distribution.list_devices("gpu")
-    return bool(devices)
+    if keras.backend.backend() == "torch":  # knows no keras.distribution
+        import torch
+
+        return bool(torch.cuda.is_available())
+    # Without a type it lists the fastest kind there is; asking JAX for a GPU it lacks raises.
+    devices: list[str] = keras.distribution.list_devices()
+    return any(device.startswith(("gpu", "cuda")) for device in devices)
 
 
 def engine_version(name: EngineName) -> str:
@@ -190,6 +196,8 @@ def litert_model_path(backbone: BackboneFiles) -> Path:
         capture_output=True,
         text=True,
         errors="replace",
+        # Only TensorFlow converts, whichever backend computes.
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
     )
     if finished.returncode == EXIT_WEIGHTS_UNREADABLE:
         message, _, hint = finished.stdout.strip().rpartition("\n")

@@ -22,6 +22,7 @@ from features.errors import (
     Interrupted,
     OptionInvalid,
     OutputExists,
+    OutputUnwritable,
     StoreMismatch,
     WeightsNotFound,
     WeightsUnreadable,
@@ -161,6 +162,33 @@ def test_clips_not_in_the_csv_are_kept_but_not_trained_on(
     back = extract(videos, store, tiny_weights)
     assert counts(back) == (0, 11, 1), "and none is decoded again when it is wanted again"
     assert len(done_clips(open_store(store))) == 11
+
+
+def test_a_folder_that_vanishes_in_mid_run_costs_nothing_for_good(
+    videos: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    away = tmp_path / "away"
+
+    def vanish(progress: Progress) -> None:
+        if progress.n_finished == 4:
+            videos.rename(away)
+
+    store = tmp_path / "s.h5"
+    summary = extract(videos, store, tiny_weights, n_workers=1, on_progress=vanish)
+    assert summary.count("done") + summary.count("failed") == 13
+    assert {item.reason for item in summary.failures} == {"the file does not exist"}
+    n_done = summary.count("done")
+    away.rename(videos)
+    again = extract(videos, store, tiny_weights)
+    assert counts(again) == (12 - n_done, n_done, 1), "what failed is tried again by itself"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder(videos: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    folder = tmp_path / "readonly"
+    folder.mkdir(mode=0o555)
+    with pytest.raises(OutputUnwritable, match="folder must be writable"):
+        extract(videos, folder / "s.h5", tiny_weights)
 
 
 def test_overwrite_replaces_only_a_store(videos: Path, tmp_path: Path, tiny_weights: Path) -> None:
