@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from features.litert import Engine
-from features.pool import ClipEnd, ClipRows
 from features.records import FrameArray, VectorDtype
+from features.workerprocess import ClipEnd, ClipRows
 
 
 def embed_rows(

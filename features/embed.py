@@ -10,14 +10,7 @@ from features.batching import embed_rows
 from features.engines import EnginePlan, KerasEngine, litert_model_path
 from features.errors import OptionInvalid
 from features.plan import stat_source
-from features.pool import (
-    DEFAULT_MEMORY_BYTES,
-    ClipEnd,
-    ClipRows,
-    WorkerSettings,
-    decode_clips,
-    default_n_workers,
-)
+from features.pool import decode_clips, default_n_workers
 from features.records import (
     Clip,
     ClipEmbedding,
@@ -28,6 +21,7 @@ from features.records import (
     VideoFacts,
 )
 from features.weights import BackboneFiles
+from features.workerprocess import DEFAULT_MEMORY_BYTES, ClipEnd, ClipRows, WorkerSettings
 
 DEFAULT_STALL_SECONDS = 60.0
 

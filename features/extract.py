@@ -25,7 +25,6 @@ from features.embed import DEFAULT_STALL_SECONDS, embed_clips, require_limits
 from features.engines import EngineChoice, EnginePlan, choose_engine, engine_version
 from features.errors import Interrupted, OptionInvalid, StoreNotFound
 from features.plan import plan_extraction, update_row
-from features.pool import DEFAULT_MEMORY_BYTES
 from features.records import (
     ClipOutcome,
     Discovery,
@@ -38,6 +37,7 @@ from features.records import (
 from features.sampling import choose_sampling
 from features.store import Store, open_store, remove_store, require_same_settings
 from features.weights import DEFAULT_SIZE_PX, IMAGENET, find_backbone
+from features.workerprocess import DEFAULT_MEMORY_BYTES
 
 # A commit costs about 10 ms. At least this far apart, and a hundredth of the elapsed
 # time in long runs, so that a kill loses at most 1 % and parts stay few.

@@ -12,9 +12,9 @@ from features.embed import DEFAULT_STALL_SECONDS, embed_clips, require_limits
 from features.engines import EngineChoice, choose_engine
 from features.errors import VideosNotFound, WeightsMismatch
 from features.extract import Progress
-from features.pool import DEFAULT_MEMORY_BYTES
 from features.records import Clip, ClipOutcome, EmbeddedClip, VectorArray
 from features.weights import IMAGENET, BackboneFiles, find_backbone
+from features.workerprocess import DEFAULT_MEMORY_BYTES
 from pipeline.batches import sequence_from_vectors
 from pipeline.fitting import predict_probabilities
 from pipeline.runs import Run, load_model, read_run

@@ -29,11 +29,12 @@ from features.errors import (
 )
 from features.extract import ExtractSummary, Progress, extract_features
 from features.litert import LiteRTEngine
-from features.pool import ClipEnd, WorkerSettings, decode_clips
+from features.pool import decode_clips
 from features.records import Clip, FrameSampling
 from features.sampling import choose_sampling
 from features.store import done_clips, open_store, read_clip, read_embeddings
 from features.weights import find_backbone
+from features.workerprocess import ClipEnd, WorkerSettings
 
 
 def extract(videos: Path, out: Path, weights: Path, **options: Any) -> ExtractSummary:
