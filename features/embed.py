@@ -9,7 +9,6 @@ import numpy as np
 from features.batching import embed_rows
 from features.engines import EnginePlan, KerasEngine, litert_model_path
 from features.errors import OptionInvalid
-from features.plan import stat_source
 from features.pool import decode_clips, default_n_workers
 from features.records import (
     Clip,
@@ -144,7 +143,7 @@ def _finish_clip(end: ClipEnd, rows: list[ClipRows], sampling: FrameSampling) ->
         status="failed" if end.failure else "done",
         reason=end.failure or _note(end.facts, sampling),
         n_frames=0 if embedding is None else len(embedding.vectors),
-        source=stat_source(clip.path, end.sha256),
+        source=end.source,
         facts=end.facts,
     )
     return EmbeddedClip(record, embedding)

@@ -83,13 +83,13 @@ def plan_extraction(
     )
 
 
-def stat_source(path: Path, sha256: str = "") -> SourceFile:
-    """Describe a file as it lies on disk; a missing file has size and time 0."""
+def stat_source(path: Path) -> SourceFile:
+    """Describe a file as it lies on disk, unread; a missing file has size and time 0."""
     try:
         facts = path.stat()
     except OSError:
-        return SourceFile(0, 0, sha256)
-    return SourceFile(facts.st_size, facts.st_mtime_ns, sha256)
+        return SourceFile(0, 0, "")
+    return SourceFile(facts.st_size, facts.st_mtime_ns, "")
 
 
 def is_unchanged(path: Path, source: SourceFile) -> bool:

@@ -64,10 +64,8 @@ def _answer(
 ) -> None:
     path = Path(os.fsdecode(bytes.fromhex(request["path_hex"])))
     alive = _Heartbeat(lambda: send_message(replies, {"kind": "alive"}))
-    sha256 = ""
     try:
-        sha256 = _hash_file(path, alive.beat)
-        send_message(replies, {"kind": "hashed", "sha256": sha256})
+        send_message(replies, {"kind": "hashed", **_describe_file(path, alive.beat)})
         facts = _send_frames(path, settings, engine, replies, alive)
     except (FrameHeadError, OSError, MemoryError, ArithmeticError, ValueError) as problem:
         reason = problem.message if isinstance(problem, FrameHeadError) else _say(problem)
@@ -152,13 +150,19 @@ def facts_to_message(facts: VideoFacts) -> dict[str, Any]:
     }
 
 
-def _hash_file(path: Path, beat: Callable[[], None]) -> str:
+def _describe_file(path: Path, beat: Callable[[], None]) -> dict[str, Any]:
+    """Lay out a `SourceFile`, taken before decoding: a file that changes meanwhile is seen."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
+        facts = os.fstat(file.fileno())
         while block := file.read(1 << 20):
             digest.update(block)
             beat()
-    return digest.hexdigest()
+    return {
+        "size_bytes": facts.st_size,
+        "mtime_ns": facts.st_mtime_ns,
+        "sha256": digest.hexdigest(),
+    }
 
 
 def _say(problem: Exception) -> str:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from features import errors
 from features.errors import EngineUnavailable
 from features.protocol import receive_message, send_message
-from features.records import Clip, FrameSampling, VectorDtype, VideoFacts
+from features.records import Clip, FrameSampling, SourceFile, VectorDtype, VideoFacts
 
 DEFAULT_MEMORY_BYTES = 2 * 2**30
 
@@ -69,15 +69,15 @@ class ClipEnd:
     Attributes
     ----------
     clip : Clip
-    sha256 : str
-        Of the file; empty if it could not be read.
+    source : SourceFile
+        The file as it was when decoding began; all zero if it could not be read.
     facts : VideoFacts
     failure : str
         Why the clip failed; empty if it did not. Its rows, if any came, are void.
     """
 
     clip: Clip
-    sha256: str
+    source: SourceFile
     facts: VideoFacts
     failure: str
 
@@ -133,7 +133,7 @@ class DecodeWorker:
 
     def decode(self, clip: Clip) -> Iterator[ClipRows | ClipEnd]:
         """Decode one clip; ends with a `ClipEnd` whatever happens to the process."""
-        sha256 = ""
+        source = SourceFile(0, 0, "")
         with suppress(OSError):  # a dead process shows itself at the first read
             self._send({"path_hex": os.fsencode(clip.path).hex()})
         while (reply := self._receive(self._settings.stall_seconds)) is not None:
@@ -142,14 +142,14 @@ class DecodeWorker:
             if kind == "frames" and rows is not None:
                 yield ClipRows(clip, rows, **message)
             elif kind == "hashed":
-                sha256 = message["sha256"]
+                source = SourceFile(**message)
             elif kind == "failed":
                 if message["is_exhausted"]:
                     self.kill()
-                yield ClipEnd(clip, sha256, VideoFacts(), message["reason"])
+                yield _failed(clip, source, message["reason"])
                 return
             elif kind == "end":
-                yield ClipEnd(clip, sha256, VideoFacts(**message), "")
+                yield ClipEnd(clip, source, VideoFacts(**message), "")
                 return
         ended = self._how_it_ended()
         self.kill()
@@ -157,7 +157,7 @@ class DecodeWorker:
             reason = f"decoding made no progress for {self._settings.stall_seconds:g} s"
         else:
             reason = f"the decoder crashed with {ended}"
-        yield ClipEnd(clip, sha256, VideoFacts(), reason)
+        yield _failed(clip, source, reason)
 
     def kill(self) -> None:
         """End the process at once; whoever waits for it sees its pipe close."""
@@ -207,3 +207,9 @@ class DecodeWorker:
         with suppress(ValueError):
             return f"signal {-code} ({signal.Signals(-code).name})"
         return f"signal {-code}"
+
+
+def _failed(clip: Clip, source: SourceFile, reason: str) -> ClipEnd:
+    # A file that went away meanwhile is to be tried again as soon as it is back.
+    known = source if clip.path.exists() else SourceFile(0, 0, "")
+    return ClipEnd(clip, known, VideoFacts(), reason)

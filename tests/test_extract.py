@@ -177,7 +177,13 @@ def test_a_folder_that_vanishes_in_mid_run_costs_nothing_for_good(
     store = tmp_path / "s.h5"
     summary = extract(videos, store, tiny_weights, n_workers=1, on_progress=vanish)
     assert summary.count("done") + summary.count("failed") == 13
-    assert {item.reason for item in summary.failures} == {"the file does not exist"}
+    reasons = {item.reason for item in summary.failures}
+    assert "the file does not exist" in reasons
+    # One clip may have been read, but not opened yet, when the folder went.
+    assert reasons <= {
+        "the file does not exist",
+        "the file cannot be opened: No such file or directory",
+    }
     n_done = summary.count("done")
     away.rename(videos)
     again = extract(videos, store, tiny_weights)
