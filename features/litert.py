@@ -35,7 +35,7 @@ class LiteRTEngine:
     """The backbone on LiteRT (XNNPACK), one thread.
 
     Frame by frame: what one frame needs stays in the cache of a core, so that this does
-    about a tenth more frames per core-second than batches of four.
+    about a twentieth more frames per core-second than batches of four.
 
     Parameters
     ----------
