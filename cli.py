@@ -16,12 +16,14 @@ import click
 from features.errors import EXIT_FAILED, EXIT_SOME_CLIPS_FAILED
 from pipeline.console import EpochLine, ErrorGroup, ProgressBar, TrialBar, print_result
 from pipeline.options import (
+    ACTION_NAMES,
     HEAD_NAMES,
     PATH,
     common_options,
     embed_options,
     fit_options,
     gib_to_bytes,
+    report_options,
     split_options,
 )
 
@@ -67,11 +69,14 @@ def cli() -> None:
     "--weights",
     default="imagenet",
     show_default=True,
-    metavar="imagenet|PATH",
-    help="Official weights, or a Keras HDF5 file without top.",
+    metavar="imagenet|builtin|PATH",
+    help="Official weights; those that come with framehead, trained on drawings, which need no "
+    "network; or a Keras HDF5 file without top.",
 )
-@click.option("--alpha", type=float, default=1.0, show_default=True, help="Width of MobileNetV2.")
-@click.option("--image-size", type=int, default=224, show_default=True, help="Input side, pixels.")
+@click.option(
+    "--alpha", type=float, help="Width of MobileNetV2.  [default: 1.0; with builtin 0.35]"
+)
+@click.option("--image-size", type=int, help="Input side, pixels.  [default: 224; with builtin 96]")
 @click.option(
     "--dtype",
     type=click.Choice(["float16", "float32"]),
@@ -95,8 +100,8 @@ def extract_features_command(
     stride: int | None,
     all_frames: bool,
     weights: str,
-    alpha: float,
-    image_size: int,
+    alpha: float | None,
+    image_size: int | None,
     dtype: Any,
     engine: Any,
     workers: int | None,
@@ -139,6 +144,55 @@ def extract_features_command(
     print_result(extract_to_json(summary), extract_to_text(summary), as_json=as_json)
     if summary.failures:
         ctx.exit(EXIT_SOME_CLIPS_FAILED)
+
+
+@cli.command("make-sample")
+@click.argument("folder", type=PATH, metavar="DIR")
+@click.option("--actors", type=int, default=12, show_default=True, help="People; each is a group.")
+@click.option(
+    "--takes", type=int, default=2, show_default=True, help="Clips of each person and action."
+)
+@click.option(
+    "--actions",
+    metavar="NAME,NAME...",
+    help=f"Any of: {ACTION_NAMES}.  [default: all]",
+)
+@click.option("--size", type=int, default=120, show_default=True, help="Height of the pictures.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Another one, other people.")
+@common_options
+def make_sample_command(
+    folder: Path,
+    actors: int,
+    takes: int,
+    actions: str | None,
+    size: int,
+    seed: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Draw a folder of action clips, to try everything on without data of your own.
+
+    The figures are drawn, not filmed: what a head learns on them says nothing about real
+    video. Two pairs of actions differ only in the order of their frames: sit-down and
+    stand-up, pick-up and put-down.
+    """
+    from features.drawing.actions import ACTIONS
+    from features.drawing.sample import make_sample
+    from features.extract import Progress
+    from pipeline.rendersample import sample_to_json, sample_to_text
+
+    names = [name.strip() for name in (actions or ",".join(ACTIONS)).split(",") if name.strip()]
+    with ProgressBar(quiet=quiet) as bar:
+        summary = make_sample(
+            folder,
+            n_actors=actors,
+            n_takes=takes,
+            actions=tuple(names),
+            size_px=size,
+            seed=seed,
+            on_progress=lambda p: bar.update(Progress(p.n_clips, p.n_done, 0, None)),
+        )
+    print_result(sample_to_json(summary), sample_to_text(summary), as_json=as_json)
 
 
 @cli.command("inspect")
@@ -187,6 +241,10 @@ def inspect_command(
 )
 @fit_options
 @click.option("--threads", type=int, help="Processor threads at most.  [default: all]")
+@report_options
+@click.option(
+    "--tensorboard", is_flag=True, help="Write TensorBoard logs into the run, in tensorboard/."
+)
 @click.option("--overwrite", is_flag=True, help="Replace a run that stands there.")
 @common_options
 def train_head_command(store: Path, out: Path, as_json: bool, quiet: bool, **options: Any) -> None:
@@ -231,6 +289,7 @@ def train_head_command(store: Path, out: Path, as_json: bool, quiet: bool, **opt
 )
 @fit_options
 @click.option("--jobs", type=int, help="Processes.  [default: one per core, at most 8]")
+@report_options
 @click.option("--overwrite", is_flag=True, help="Replace a comparison that stands there.")
 @common_options
 def compare_heads_command(

@@ -36,7 +36,7 @@ from features.records import (
 )
 from features.sampling import choose_sampling
 from features.store import Store, open_store, remove_store, require_same_settings
-from features.weights import DEFAULT_SIZE_PX, IMAGENET, find_backbone
+from features.weights import IMAGENET, find_backbone
 from features.workerprocess import DEFAULT_MEMORY_BYTES
 
 # A commit costs about 10 ms. At least this far apart, and a hundredth of the elapsed
@@ -131,8 +131,8 @@ def extract_features(
     group_regex: str | None = None,
     sampling: FrameSampling | None = None,
     weights: str | Path = IMAGENET,
-    alpha: float = 1.0,
-    size_px: int = DEFAULT_SIZE_PX,
+    alpha: float | None = None,
+    size_px: int | None = None,
     dtype: VectorDtype = "float16",
     engine: EngineChoice = "auto",
     n_workers: int | None = None,
@@ -203,7 +203,7 @@ def extract_features(
         plan = plan_extraction(
             discovery.clips, existing.clips if existing else (), retry_failed=retry_failed
         )
-        entry = _history_entry(engine_plan)
+        entry = _history_entry(engine_plan, discovery.folder)
         if existing is None or plan.to_decode:
             commit_clips(store_path, header, [], entry)
         on_progress(Progress(len(plan.to_decode), 0, 0, None))
@@ -303,8 +303,9 @@ def _clips_with_notes(store: Store, discovery: Discovery) -> tuple[tuple[str, st
     )
 
 
-def _history_entry(engine_plan: EnginePlan) -> dict[str, Any]:
+def _history_entry(engine_plan: EnginePlan, folder: Path) -> dict[str, Any]:
     return {
+        "videos": str(folder.resolve()),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "engine": engine_plan.name,
         "engine_version": engine_version(engine_plan.name),

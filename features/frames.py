@@ -97,6 +97,31 @@ def resize_frame(picture: FrameArray, size_px: int) -> FrameArray:
     return resized
 
 
+def encode_jpeg(picture_bgr: FrameArray, most_px: int) -> FrameArray:
+    """Make a small JPEG of a picture, in its own aspect ratio.
+
+    Parameters
+    ----------
+    picture_bgr : ndarray of uint8, shape (height, width, 3)
+        As OpenCV decodes it.
+    most_px : int
+        Longest side of the JPEG, pixels; smaller pictures keep their size.
+
+    Returns
+    -------
+    ndarray of uint8, shape (n_bytes,)
+        The file's bytes.
+    """
+    cv2 = import_cv2()
+    height, width = picture_bgr.shape[:2]
+    scale = min(1.0, most_px / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.resize(picture_bgr, size, interpolation=cv2.INTER_AREA)
+    _, coded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])
+    jpeg: FrameArray = coded.reshape(-1)
+    return jpeg
+
+
 class FrameBuffer:
     """Collects resized RGB frames until they are taken as one batch.
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from features.errors import VideoUnreadable
-from features.frames import FrameBatch, FrameBuffer, import_cv2
+from features.frames import FrameBatch, FrameBuffer, encode_jpeg, import_cv2
 from features.records import FrameArray, FrameSampling, IntArray, VideoFacts
 from features.sampling import make_frame_filter, sample_indices
 
@@ -128,6 +128,38 @@ def _collect(
     if not frames.is_empty:
         batches.append(frames.take())
     return batches, n_decoded
+
+
+def read_picture(
+    path: Path, frame_index: int, *, most_px: int, on_progress: Callable[[], None] = lambda: None
+) -> FrameArray:
+    """Decode a video file up to one frame, and make a small JPEG of that.
+
+    Parameters
+    ----------
+    path : Path
+    frame_index : int
+        Position among the decoded frames, from 0.
+    most_px : int
+        Longest side of the picture, pixels.
+    on_progress : callable, optional
+        Called once per decoded frame.
+
+    Returns
+    -------
+    ndarray of uint8, shape (n_bytes,)
+        The JPEG's bytes.
+
+    Raises
+    ------
+    VideoUnreadable
+        If the frame does not decode.
+    """
+    with _open(path) as capture:
+        for index, _ in enumerate(_grab_all(capture, on_progress)):
+            if index == frame_index:
+                return encode_jpeg(_retrieve(capture, path), most_px)
+    raise VideoUnreadable(f"decoding ends before frame {frame_index}")
 
 
 @contextmanager

@@ -17,8 +17,12 @@ from features.errors import OptionInvalid, WeightsNotFound
 from features.records import BackboneSpec
 
 IMAGENET = "imagenet"
+BUILTIN = "builtin"
 IMAGENET_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 IMAGENET_SIZES_PX = (96, 128, 160, 192, 224)
+BUILTIN_ALPHA = 0.35
+BUILTIN_SIZE_PX = 96
+DEFAULT_ALPHA = 1.0
 DEFAULT_SIZE_PX = 224
 
 _LOG = logging.getLogger("framehead")
@@ -43,7 +47,7 @@ class BackboneFiles:
 
 
 def find_backbone(
-    weights: str | Path = IMAGENET, *, alpha: float = 1.0, size_px: int = DEFAULT_SIZE_PX
+    weights: str | Path = IMAGENET, *, alpha: float | None = None, size_px: int | None = None
 ) -> BackboneFiles:
     """Find the weights file and describe the backbone that it makes.
 
@@ -51,12 +55,14 @@ def find_backbone(
     ----------
     weights : str or Path, default "imagenet"
         "imagenet" for the official weights, from Keras' cache folder or downloaded into
-        it; otherwise the path of a Keras HDF5 file made with ``include_top=False``.
-    alpha : float, default 1.0
-        Width multiplier; for "imagenet" one of 0.35, 0.5, 0.75, 1.0, 1.3, 1.4.
-    size_px : int, default 224
-        Side of the input, pixels; for "imagenet" one of 96, 128, 160, 192, 224,
-        otherwise any multiple of 32.
+        it; "builtin" for the small ones that come with framehead, trained on drawings;
+        otherwise the path of a Keras HDF5 file made with ``include_top=False``.
+    alpha : float, optional
+        Width multiplier; for "imagenet" one of 0.35, 0.5, 0.75, 1.0, 1.3, 1.4. By default
+        1.0, for "builtin" 0.35, which is the only one.
+    size_px : int, optional
+        Side of the input, pixels; for "imagenet" one of 96, 128, 160, 192, 224, for
+        "builtin" 96, otherwise any multiple of 32. By default 224, for "builtin" 96.
 
     Returns
     -------
@@ -69,7 +75,15 @@ def find_backbone(
     WeightsNotFound
         If the file does not exist or cannot be downloaded.
     """
-    if str(weights) == IMAGENET:
+    is_builtin = str(weights) == BUILTIN
+    if alpha is None:
+        alpha = BUILTIN_ALPHA if is_builtin else DEFAULT_ALPHA
+    if size_px is None:
+        size_px = BUILTIN_SIZE_PX if is_builtin else DEFAULT_SIZE_PX
+    if is_builtin:
+        _require_trained(alpha, size_px)
+        path = builtin_path()
+    elif str(weights) == IMAGENET:
         _require_published(alpha, size_px)
         path = imagenet_path(alpha, size_px)
         if not path.is_file():
@@ -83,12 +97,13 @@ def find_backbone(
         path = Path(weights)
         if not path.is_file():
             raise WeightsNotFound(
-                f"--weights must be 'imagenet' or a weights file. '{path}' is not a file.",
+                "--weights must be 'imagenet', 'builtin' or a weights file. "
+                f"'{path}' is not a file.",
                 hint="check the path, or use --weights imagenet",
             )
     spec = BackboneSpec(
         name="MobileNetV2",
-        weights=IMAGENET if str(weights) == IMAGENET else str(path.absolute()),
+        weights=str(weights) if str(weights) in (IMAGENET, BUILTIN) else str(path.absolute()),
         weights_sha256=file_sha256(path),
         alpha=float(alpha),
         size_px=size_px,
@@ -117,10 +132,25 @@ def imagenet_path(alpha: float, size_px: int) -> Path:
     return home / "models" / name
 
 
+def builtin_path() -> Path:
+    """Return where the weights lie that come with framehead."""
+    name = f"mobilenetv2-{BUILTIN_ALPHA}-{BUILTIN_SIZE_PX}.weights.h5"
+    return Path(__file__).resolve().parent / "builtin" / name
+
+
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _require_trained(alpha: float, size_px: int) -> None:
+    if (float(alpha), size_px) != (BUILTIN_ALPHA, BUILTIN_SIZE_PX):
+        raise OptionInvalid(
+            f"The built-in weights are for alpha {BUILTIN_ALPHA} and {BUILTIN_SIZE_PX} pixels. "
+            f"Received: alpha={alpha}, image_size={size_px}.",
+            hint="leave --alpha and --image-size away with --weights builtin",
+        )
 
 
 def _require_published(alpha: float, size_px: int) -> None:

@@ -18,15 +18,17 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from features.errors import FrameHeadError
+from features.errors import FrameHeadError, VideoUnreadable
 from features.frames import FrameBatch, import_cv2
 from features.litert import Engine, LiteRTEngine
 from features.protocol import receive_message, send_message
 from features.records import FrameSampling, VideoFacts
-from features.video import LACKS_MEMORY, read_frames
+from features.video import LACKS_MEMORY, read_frames, read_picture
 
 _ALIVE_SECONDS = 1.0
 _FRAMES_PER_MESSAGE = 32
+# A picture is a courtesy: nobody is kept waiting for one.
+_MOST_PICTURE_SECONDS = 5.0
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
@@ -65,8 +67,11 @@ def _answer(
     path = Path(os.fsdecode(bytes.fromhex(request["path_hex"])))
     alive = _Heartbeat(lambda: send_message(replies, {"kind": "alive"}))
     try:
-        send_message(replies, {"kind": "hashed", **_describe_file(path, alive.beat)})
-        facts = _send_frames(path, settings, engine, replies, alive)
+        if "frame_index" in request:
+            facts = _send_picture(path, request["frame_index"], settings["size_px"], replies)
+        else:
+            send_message(replies, {"kind": "hashed", **_describe_file(path, alive.beat)})
+            facts = _send_frames(path, settings, engine, replies, alive)
     except (FrameHeadError, OSError, MemoryError, ArithmeticError, ValueError) as problem:
         reason = problem.message if isinstance(problem, FrameHeadError) else _say(problem)
         # Once memory has run out, what is left of it cannot be relied on.
@@ -107,6 +112,20 @@ def _send_frames(
         )
         alive.beat()
     return facts
+
+
+def _send_picture(path: Path, frame_index: int, most_px: int, replies: BinaryIO) -> VideoFacts:
+    started = time.monotonic()
+
+    def stop_in_time() -> None:
+        if time.monotonic() - started > _MOST_PICTURE_SECONDS:
+            raise VideoUnreadable(f"it takes more than {_MOST_PICTURE_SECONDS:g} s to reach it")
+
+    send_message(replies, {"kind": "hashed", **_describe_file(path, stop_in_time)})
+    jpeg = read_picture(path, frame_index, most_px=most_px, on_progress=stop_in_time)
+    message = {"kind": "frames", "timestamps_seconds": [], "frame_indices": [frame_index]}
+    send_message(replies, message, jpeg)
+    return VideoFacts()
 
 
 def _rows(batch: FrameBatch, engine: Engine | None, dtype: str) -> Any:

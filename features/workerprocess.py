@@ -8,9 +8,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class WorkerSettings:
         A clip without progress for this long is given up.
     memory_bytes : int
         Most memory that a worker may take for data, where the system can bound it.
+    picture_of : mapping of str to int
+        Clips, by id, of which a JPEG of one frame is wanted instead, and which frame.
     """
 
     sampling: FrameSampling
@@ -50,11 +52,12 @@ class WorkerSettings:
     dtype: VectorDtype
     stall_seconds: float
     memory_bytes: int = DEFAULT_MEMORY_BYTES
+    picture_of: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ClipRows:
-    """Some consecutive rows of a clip: embeddings, or frames still to be embedded."""
+    """Some consecutive rows of a clip: embeddings, frames to be embedded, or a JPEG's bytes."""
 
     clip: Clip
     rows: npt.NDArray[Any]
@@ -134,8 +137,11 @@ class DecodeWorker:
     def decode(self, clip: Clip) -> Iterator[ClipRows | ClipEnd]:
         """Decode one clip; ends with a `ClipEnd` whatever happens to the process."""
         source = SourceFile(0, 0, "")
+        request: dict[str, Any] = {"path_hex": os.fsencode(clip.path).hex()}
+        if clip.clip_id in self._settings.picture_of:
+            request["frame_index"] = self._settings.picture_of[clip.clip_id]
         with suppress(OSError):  # a dead process shows itself at the first read
-            self._send({"path_hex": os.fsencode(clip.path).hex()})
+            self._send(request)
         while (reply := self._receive(self._settings.stall_seconds)) is not None:
             message, rows = reply
             kind = message.pop("kind")

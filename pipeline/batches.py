@@ -248,6 +248,37 @@ def frame_statistics(sequences: Sequences) -> tuple[Float32Array, Float32Array]:
     return mean.astype(np.float32), deviation.astype(np.float32)
 
 
+def frame_components(
+    sequences: Sequences, mean: Float32Array, deviation: Float32Array, n_components: int
+) -> Float32Array:
+    """Find the strongest principal components of standardised frames.
+
+    Parameters
+    ----------
+    sequences : Sequences
+        The training part, and nothing else.
+    mean, deviation : ndarray of float32, shape (embedding_dim,)
+        See `frame_statistics`.
+    n_components : int
+        At most embedding_dim.
+
+    Returns
+    -------
+    ndarray of float32, shape (embedding_dim, n_components)
+        Columns are orthonormal, by falling variance; the largest entry of each is positive.
+    """
+    dim = sequences.vectors.shape[2]
+    products = np.zeros((dim, dim))
+    for frames in _valid_frames(sequences):
+        scaled = ((frames - mean) / deviation).astype(np.float32)
+        products += scaled.T @ scaled
+    _, vectors = np.linalg.eigh(products)
+    components = vectors[:, ::-1][:, :n_components]
+    signs = np.sign(components[np.abs(components).argmax(axis=0), np.arange(n_components)])
+    oriented: Float32Array = (components * signs).astype(np.float32)
+    return oriented
+
+
 def _valid_frames(sequences: Sequences) -> Iterator[npt.NDArray[np.float64]]:
     for start in range(0, len(sequences.clip_ids), 64):
         rows = slice(start, start + 64)

@@ -6,33 +6,31 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from features.errors import OptionInvalid, OutputExists, TrainingFailed
 from features.store import Store, open_store
+from pipeline.batches import load_sequences
 from pipeline.comparison import Comparison, write_predictions, write_results
-from pipeline.fitting import ClassWeights, FitOptions
-from pipeline.folds import split_into_folds
-from pipeline.grouping import Groups, assign_groups
-from pipeline.heads import HeadOptions, find_head
-from pipeline.leaks import require_no_leaks
+from pipeline.comparisonreport import write_comparison_report
+from pipeline.fitoptions import ClassWeights, FitOptions
+from pipeline.headoptions import Aggregate, HeadOptions
+from pipeline.heads import parse_head
+from pipeline.leaks import find_straddling_duplicates
 from pipeline.outputs import report_unwritable, require_free, write_json
 from pipeline.provenance import digest_clips, digest_json, name_differences
 from pipeline.ranking import rank_heads
-from pipeline.splitchoice import (
-    SplitRequest,
-    choose_split,
-    excluding_options,
-    require_seed,
-    usable_clips,
-)
+from pipeline.report import require_videos
+from pipeline.sharing import shared_sequences
+from pipeline.splitchoice import choose_splits, usable_clips
+from pipeline.splitrequest import SplitRequest, require_seed
 from pipeline.splits import Split
 from pipeline.trialpool import choose_jobs, require_jobs, run_trials
 from pipeline.trials import Trial, TrialPlan, TrialResult, read_trial_result, write_plan
 
-DEFAULT_FOLDS = 5
 PLAN_FILE = "plan.json"
 SETTINGS_FILE = "settings.json"
 
@@ -66,15 +64,21 @@ def compare_heads(
     val_fraction: float = 0.2,
     group_regex: str | None = None,
     allow_leaks: bool = False,
+    ignore_groups: bool = False,
+    join_near_duplicates: bool = False,
     seed: int = 0,
     epochs: int = 100,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     learning_rate: float = 1e-3,
     units: int | None = None,
     dropout: float | None = None,
+    reduce: str | None = None,
+    window: int | None = None,
+    aggregate: Aggregate = "mean",
     patience: int = 12,
     class_weights: ClassWeights = "none",
     jobs: int | None = None,
+    videos: str | Path | None = None,
     overwrite: bool = False,
     on_trial: Callable[[TrialProgress], None] | None = None,
 ) -> Comparison:
@@ -88,21 +92,26 @@ def compare_heads(
     out : str or Path
         Folder of the comparison.
     heads : sequence of str, default ("mean-linear", "lstm", "gru")
-        Keys of `pipeline.heads.HEADS`, without repetition.
+        See `pipeline.heads.parse_head`; without repetition.
     seeds : int, default 3
         Seeds per head and split, at least 1: `seed`, `seed` + 1, ...
     folds : int, optional
         Folds of the cross-validation; not with `split` or `test_lists`. By default the
         store's own split if its split column names a test part, else 5.
     split, test_lists, fold, val_fraction, group_regex, allow_leaks
-        See `pipeline.splitchoice.SplitRequest`.
+        See `pipeline.splitrequest.SplitRequest`.
+    ignore_groups, join_near_duplicates
+        See `pipeline.splitrequest.SplitRequest`.
     seed : int, default 0
     epochs, batch_size, learning_rate, patience, class_weights
-        See `pipeline.fitting.FitOptions`.
-    units, dropout
-        See `pipeline.heads.HeadOptions`; by default each head's own.
+        See `pipeline.fitoptions.FitOptions`.
+    units, dropout, reduce, window, aggregate
+        See `pipeline.headoptions.HeadOptions`; by default each head's own.
     jobs : int, optional
         Processes; by default one per core, at most 8. Does not change results.
+    videos : str or Path, optional
+        Where the video folder lies now, for the pictures in ``report.html``; by default where
+        the store says it lay.
     overwrite : bool, default False
         Replace a comparison with other settings, or repeat one with the same.
     on_trial : callable, optional
@@ -128,14 +137,21 @@ def compare_heads(
     started = time.perf_counter()
     _require_options(heads, seeds, seed)
     require_jobs(jobs)
+    require_videos(videos)
     request = SplitRequest(
-        split, test_lists, fold, None, val_fraction, group_regex, allow_leaks, seed
+        split,
+        test_lists,
+        fold,
+        None,
+        val_fraction,
+        group_regex,
+        allow_leaks,
+        seed,
+        ignore_groups=ignore_groups,
+        join_near_duplicates=join_near_duplicates,
     )
-    for chosen in ("split", "test_lists"):
-        if folds is not None and getattr(request, chosen) is not None:
-            raise excluding_options("folds", chosen)
     store = open_store(store_path)
-    splits, groups = _choose_splits(store, request, folds)
+    splits, groups = choose_splits(store, request, folds)
     target = Path(out).absolute()
     labels = {clip.clip_id: clip.label for clip in usable_clips(store)}
     classes = tuple(sorted({labels[i] for split in splits for i in split.train}))
@@ -143,7 +159,7 @@ def compare_heads(
         store_path=str(Path(store_path).absolute()),
         classes=classes,
         splits=splits,
-        head_options=HeadOptions(units, dropout),
+        head_options=HeadOptions(units, dropout, reduce, window, aggregate),
         fit_options=FitOptions(epochs, batch_size, learning_rate, patience, class_weights),
         folder=target / "trials",
     )
@@ -156,13 +172,19 @@ def compare_heads(
         for name in heads
     ]
     _open_folder(target, settings, store.path, overwrite=overwrite)
-    results, n_reused = _finish_trials(target, plan, trials, jobs, on_trial)
+    results, n_reused = _finish_trials(store, target, plan, trials, jobs, on_trial)
     tested = tested_ids(splits)
-    indices = {clip_id: classes.index(labels[clip_id]) for clip_id in tested}
-    ranked = rank_heads(results, splits, indices, groups, classes, seed=seed)
+    known = {clip_id for split in splits for clip_id in (*split.train, *split.test)}
+    indices = {clip_id: classes.index(labels[clip_id]) for clip_id in known}
+    ranking = rank_heads(results, splits, indices, groups, classes, seed=seed)
+    near_duplicates, n_near_duplicates = find_straddling_duplicates(store, splits)
     comparison = Comparison(
         path=str(out),
-        heads=ranked,
+        heads=ranking.heads,
+        pairs=ranking.pairs,
+        verdicts=ranking.verdicts,
+        majority_classes=ranking.majority_classes,
+        majority_accuracy=ranking.majority_accuracy,
         n_clips=len(tested),
         n_groups=len({groups[clip_id] for clip_id in tested}),
         n_splits=len(splits),
@@ -174,10 +196,13 @@ def compare_heads(
         leaks=any(item.leaks for item in splits),
         groups_known=all(item.groups_known for item in splits),
         seconds=time.perf_counter() - started,
+        near_duplicates=near_duplicates,
+        n_near_duplicates=n_near_duplicates,
     )
     with report_unwritable(target):
         write_results(target, comparison, plan, settings)
         write_predictions(target, results, plan, groups, labels)
+        write_comparison_report(target, store, videos=videos)
     return comparison
 
 
@@ -188,7 +213,7 @@ def tested_ids(splits: Sequence[Split]) -> list[str]:
 
 def _require_options(heads: Sequence[str], seeds: int, seed: int) -> None:
     for name in heads:
-        find_head(name)
+        parse_head(name)
     if not heads or len(set(heads)) < len(heads):
         raise OptionInvalid(
             f"--heads must name one or more different heads. Received: '{','.join(heads)}'."
@@ -196,26 +221,6 @@ def _require_options(heads: Sequence[str], seeds: int, seed: int) -> None:
     if seeds < 1:
         raise OptionInvalid(f"--seeds must be at least 1. Received: {seeds}.")
     require_seed(seed, seeds)
-
-
-def _choose_splits(
-    store: Store, request: SplitRequest, folds: int | None
-) -> tuple[tuple[Split, ...], Groups]:
-    clips = usable_clips(store)
-    has_own = folds is None and any(clip.split == "test" for clip in clips)
-    if request.split is not None or request.test_lists is not None or has_own:
-        split, groups = choose_split(store, request)
-        return (split,), groups
-    groups = assign_groups(clips, request.group_regex)
-    made = split_into_folds(
-        clips,
-        DEFAULT_FOLDS if folds is None else folds,
-        groups=groups,
-        val_fraction=request.val_fraction,
-        seed=request.seed,
-    )
-    # Folds are made of whole groups; this fills in what is known about the groups.
-    return tuple(require_no_leaks(item, groups, allow_leaks=False) for item in made), groups
 
 
 def _shared_settings(store: Store, plan: TrialPlan, groups: Mapping[str, str]) -> dict[str, Any]:
@@ -262,6 +267,7 @@ def _read_settings(target: Path) -> dict[str, Any] | None:
 
 
 def _finish_trials(
+    store: Store,
     target: Path,
     plan: TrialPlan,
     trials: Sequence[Trial],
@@ -272,13 +278,19 @@ def _finish_trials(
     missing = [trial for trial in trials if known[trial] is None]
     n_reused = len(trials) - len(missing)
     if missing:
-        with report_unwritable(target):
-            write_plan(target / PLAN_FILE, plan)
-        finished = run_trials(target / PLAN_FILE, missing, jobs=choose_jobs(jobs, len(missing)))
-        for n_more, trial in enumerate(finished, start=1):
-            known[trial] = read_trial_result(plan.folder, trial)
-            if on_trial is not None:
-                on_trial(TrialProgress(trial, n_reused + n_more, len(trials)))
+        used = {i for split in plan.splits for i in (*split.train, *split.val, *split.test)}
+        sequences = load_sequences(store, sorted(used), plan.classes)
+        with ExitStack() as stack:
+            with report_unwritable(target):
+                write_plan(target / PLAN_FILE, plan)
+                shared = stack.enter_context(shared_sequences(sequences, target))
+            del sequences  # The workers map the files; this process needs them no more.
+            n_jobs = choose_jobs(jobs, len(missing))
+            finished = run_trials(target / PLAN_FILE, shared, missing, jobs=n_jobs)
+            for n_more, trial in enumerate(finished, start=1):
+                known[trial] = read_trial_result(plan.folder, trial)
+                if on_trial is not None:
+                    on_trial(TrialProgress(trial, n_reused + n_more, len(trials)))
     results = {trial: result for trial, result in known.items() if result is not None}
     if len(results) < len(trials):
         raise TrainingFailed(f"Every trial must leave a result. '{plan.folder}' lacks some.")

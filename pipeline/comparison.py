@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.leaks import NearDuplicate
 from pipeline.outputs import write_csv, write_json
-from pipeline.plots import draw_comparison
+from pipeline.paired import HeadPair
 from pipeline.provenance import describe_environment
 from pipeline.ranking import HeadResult
-from pipeline.splitfiles import split_to_json
+from pipeline.splitfiles import split_to_json, write_split
 from pipeline.trials import Trial, TrialPlan, TrialResult
 
 COMPARISON_SCHEMA = 1
@@ -27,6 +28,15 @@ class Comparison:
     path : str
     heads : tuple of HeadResult
         Best first.
+    pairs : tuple of HeadPair
+        Every pair of heads.
+    verdicts : tuple of str
+        What the tests found, in sentences.
+    majority_classes : tuple of str
+        What a constant guess would name: the most frequent class of the training part.
+        Several if the splits differ in it.
+    majority_accuracy : float
+        Of this guess, on the same test clips.
     n_clips, n_groups : int
         Tested, and the groups they are in.
     n_splits, n_seeds, n_trials : int
@@ -37,10 +47,18 @@ class Comparison:
     leaks, groups_known : bool
         As in `pipeline.splits.Split`.
     seconds : float
+    near_duplicates : tuple of NearDuplicate
+        Test clips that seem to be the same recording as a clip that their split trains on.
+    n_near_duplicates : int
+        How many test clips those are.
     """
 
     path: str
     heads: tuple[HeadResult, ...]
+    pairs: tuple[HeadPair, ...]
+    verdicts: tuple[str, ...]
+    majority_classes: tuple[str, ...]
+    majority_accuracy: float
     n_clips: int
     n_groups: int
     n_splits: int
@@ -52,23 +70,22 @@ class Comparison:
     leaks: bool
     groups_known: bool
     seconds: float
+    near_duplicates: tuple[NearDuplicate, ...] = ()
+    n_near_duplicates: int = 0
 
 
 def write_results(
     target: Path, comparison: Comparison, plan: TrialPlan, settings: dict[str, Any]
 ) -> None:
-    """Write ``comparison.json``, ``comparison.csv`` and ``comparison.png`` into a folder."""
+    """Write ``comparison.json`` and ``comparison.csv`` into a folder.
+
+    Beside them, ``splits/fold-1.json`` ...: each split as a file for ``train-head --split``.
+    """
     ranked = [asdict(head) for head in comparison.heads]
     flat = [{**head, **head["accuracy"]} for head in ranked]
     columns = ["name", "mean", "low", "high", "balanced_accuracy", "macro_f1", "top5"]
     columns += ["calibration_error", "n_parameters", "train_seconds", "latency_ms", "n_trials"]
     write_csv(target / "comparison.csv", columns, [[row[c] for c in columns] for row in flat])
-    subtitle = (
-        f"{comparison.n_clips} clips of {comparison.n_groups} groups, "
-        f"{comparison.n_splits} splits x {comparison.n_seeds} seeds"
-    )
-    scores = [(head.name, head.accuracy) for head in comparison.heads]
-    draw_comparison(target / "comparison.png", scores, subtitle=subtitle, leaks=comparison.leaks)
     content = {
         "schema": COMPARISON_SCHEMA,
         **asdict(replace(comparison, heads=())),
@@ -79,6 +96,9 @@ def write_results(
         "splits": [split_to_json(split) for split in plan.splits],
         **describe_environment(),
     }
+    (target / "splits").mkdir(exist_ok=True)
+    for number, split in enumerate(plan.splits, start=1):
+        write_split(target / "splits" / f"fold-{number}.json", split)
     write_json(target / RESULT_FILE, content)
 
 

@@ -20,7 +20,7 @@ from pipeline.options import is_debugging
 if TYPE_CHECKING:
     from features.extract import Progress
     from pipeline.compare import TrialProgress
-    from pipeline.fitting import EpochReport
+    from pipeline.fitoptions import EpochReport
 
 
 class ErrorGroup(click.Group):

@@ -242,7 +242,8 @@ def _average(block: Block) -> Block:
 
 def _apply_head(blocks: Iterator[Block], run: Run) -> Iterator[Block]:
     from features.quiet import import_keras
-    from pipeline.fitting import predict_probabilities
+    from pipeline.epochs import predict_probabilities
+    from pipeline.windows import average_windows, cut_windows
 
     model = load_model(run)
     # Up to the layer that classifies: what the head made of the whole clip.
@@ -250,7 +251,8 @@ def _apply_head(blocks: Iterator[Block], run: Run) -> Iterator[Block]:
     for block in blocks:
         pairs = list(_split_clips(block))
         sequences = sequence_from_vectors([vectors for _, vectors in pairs])
-        vectors = predict_probabilities(inner, sequences)
+        windows, owners = cut_windows(sequences, run.head_options.window)
+        vectors = average_windows(predict_probabilities(inner, windows), owners)
         yield Block(tuple(clip for clip, _ in pairs), vectors, None, None)
 
 

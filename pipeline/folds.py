@@ -9,7 +9,7 @@ import numpy as np
 
 from features.errors import OptionInvalid, SplitImpossible
 from features.records import ClipRecord
-from pipeline.grouping import Groups, assign_groups, count_groups_per_class
+from pipeline.grouping import Groups, assign_groups, count_groups_per_class, name_units
 from pipeline.splits import Split, finish_split, require_classes
 
 # Seeds tried in search of folds in which every class is tested every time.
@@ -67,7 +67,7 @@ def split_into_folds(
     folds = []
     for number, tested in enumerate(parts, start=1):
         marked = {c.clip_id: "test" if c.clip_id in tested else "train" for c in clips}
-        method = f"fold {number} of {n_folds}, whole groups, stratified"
+        method = f"fold {number} of {n_folds}, {name_units(groups)}, stratified"
         folds.append(finish_split(clips, groups, marked, method, val_fraction, seed))
     return tuple(folds)
 

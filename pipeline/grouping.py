@@ -6,7 +6,7 @@ move between the parts of a split, never single clips.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +65,71 @@ def groups_are_known(groups: Mapping[str, str]) -> bool:
         source may then stand on both sides of a split without anyone noticing.
     """
     return all(group != clip_id for clip_id, group in groups.items())
+
+
+def separate_clips(clips: Sequence[ClipRecord]) -> Groups:
+    """Make every clip a group of its own, whatever it shares with others.
+
+    Parameters
+    ----------
+    clips : sequence of ClipRecord
+
+    Returns
+    -------
+    dict of str to str
+        Clip id to clip id.
+    """
+    return {clip.clip_id: clip.clip_id for clip in clips}
+
+
+def join_groups(groups: Mapping[str, str], pairs: Iterable[tuple[str, str]]) -> Groups:
+    """Make one group of those that pairs of clips connect, directly or through others.
+
+    Parameters
+    ----------
+    groups : mapping of str to str
+        Clip id to group.
+    pairs : iterable of tuple of str
+        Clip ids that belong together.
+
+    Returns
+    -------
+    dict of str to str
+        Clip id to group; a joined group has the first of the names, sorted.
+
+    Examples
+    --------
+    >>> join_groups({"a.avi": "g1", "b.avi": "g2", "c.avi": "g2"}, [("a.avi", "c.avi")])
+    {'a.avi': 'g1', 'b.avi': 'g1', 'c.avi': 'g1'}
+    """
+    parent = {group: group for group in groups.values()}
+
+    def root(group: str) -> str:
+        while parent[group] != group:
+            parent[group] = parent[parent[group]]  # halves the way for those who come later
+            group = parent[group]
+        return group
+
+    for one, other in pairs:
+        first, second = sorted((root(groups[one]), root(groups[other])))
+        parent[second] = first
+    return {clip_id: root(group) for clip_id, group in groups.items()}
+
+
+def name_units(groups: Mapping[str, str]) -> str:
+    """Say what a split moves between its parts: "single clips" or "whole groups".
+
+    Parameters
+    ----------
+    groups : mapping of str to str
+        Clip id to group.
+
+    Returns
+    -------
+    str
+    """
+    is_alone = all(group == clip_id for clip_id, group in groups.items())
+    return "single clips" if is_alone else "whole groups"
 
 
 def count_groups_per_class(

@@ -7,36 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy.typing as npt
-
-from features.errors import HeadUnknown, OptionInvalid
+from features.errors import HeadUnknown
 from features.quiet import import_keras
+from pipeline.headoptions import INPUTS, HeadInput
 
 BASELINE = "mean-linear"
 
-
-@dataclass(frozen=True, slots=True)
-class HeadOptions:
-    """What a user may change about a head.
-
-    Attributes
-    ----------
-    units : int, optional
-        Width of the hidden layer, at least 1; by default the head's own. Ignored by
-        mean-linear, which has none.
-    dropout : float, optional
-        Share of values dropped in training, in [0, 1); by default the head's own.
-    """
-
-    units: int | None = None
-    dropout: float | None = None
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if self.units is not None and self.units < 1:
-            raise OptionInvalid(f"--units must be at least 1. Received: {self.units}.")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise OptionInvalid(f"--dropout must be in [0, 1). Received: {self.dropout}.")
+# Name of the layer whose output weighs the frames of a clip, in heads that have one.
+ATTENTION = "attention"
 
 
 # (frames, mask, units, dropout) -> one vector per clip, all Keras tensors.
@@ -61,6 +39,8 @@ class HeadKind:
         Default dropout.
     logits_start : str
         Keras initializer of the last layer.
+    input : {"appearance", "motion", "both"}
+        What it sees where its name says nothing else.
     """
 
     name: str
@@ -69,13 +49,19 @@ class HeadKind:
     units: int
     dropout: float
     logits_start: str
+    input: HeadInput
 
 
 HEADS: dict[str, HeadKind] = {}
 
 
 def register_head(
-    name: str, *, units: int = 64, dropout: float = 0.3, logits_start: str = "glorot_uniform"
+    name: str,
+    *,
+    units: int = 64,
+    dropout: float = 0.3,
+    logits_start: str = "glorot_uniform",
+    sees: HeadInput = "appearance",
 ) -> Callable[[Builder], Builder]:
     """Add a head to the registry; its docstring's first line becomes the summary.
 
@@ -90,6 +76,8 @@ def register_head(
         random weights a head would start sure of itself, and where nothing can be learned
         early stopping would keep it so. Bounded states of recurrent layers learn three times
         faster from random weights.
+    sees : {"appearance", "motion", "both"}, default "appearance"
+        What the head sees where its name says nothing else.
 
     Returns
     -------
@@ -99,88 +87,48 @@ def register_head(
 
     def register(build: Builder) -> Builder:
         summary = (build.__doc__ or "").strip().partition("\n")[0]
-        HEADS[name] = HeadKind(name, summary, build, units, dropout, logits_start)
+        HEADS[name] = HeadKind(name, summary, build, units, dropout, logits_start, sees)
         return build
 
     return register
 
 
-def find_head(name: str) -> HeadKind:
-    """Look a head up.
+def parse_head(name: str) -> tuple[HeadKind, HeadInput]:
+    """Look up a head by its name, which may say what it sees.
 
     Parameters
     ----------
     name : str
+        A key of `HEADS`, or one followed by ":" and "appearance" (embeddings as they are),
+        "motion" (what changes from frame to frame) or "both".
 
     Returns
     -------
     HeadKind
+    {"appearance", "motion", "both"}
 
     Raises
     ------
     HeadUnknown
         If there is none of this name; names the choices and the closest one.
     """
-    if name in HEADS:
-        return HEADS[name]
-    close = difflib.get_close_matches(name, HEADS, n=1, cutoff=0.4)
+    base, colon, given = name.partition(":")
+    if base not in HEADS:
+        close = difflib.get_close_matches(base, HEADS, n=1, cutoff=0.4)
+        raise HeadUnknown(
+            f"--head must be one of {', '.join(HEADS)}. Received: '{name}'.",
+            hint=f"did you mean '{close[0]}'?" if close else "",
+        )
+    kind = HEADS[base]
+    if not colon:
+        return kind, kind.input
+    for choice in INPUTS:
+        if given == choice:
+            return kind, choice
     raise HeadUnknown(
-        f"--head must be one of {', '.join(HEADS)}. Received: '{name}'.",
-        hint=f"did you mean '{close[0]}'?" if close else "",
+        f"What a head sees must be one of {', '.join(INPUTS)}. Received: '{name}'.",
+        hint=f"{base}:both",
     )
-
-
-def build_head(
-    name: str,
-    *,
-    embedding_dim: int,
-    n_classes: int,
-    mean: npt.ArrayLike,
-    deviation: npt.ArrayLike,
-    options: HeadOptions | None = None,
-) -> Any:
-    """Build an untrained head with the standardisation inside.
-
-    Parameters
-    ----------
-    name : str
-        A key of `HEADS`.
-    embedding_dim : int
-    n_classes : int
-        At least 2.
-    mean, deviation : array of float, shape (embedding_dim,)
-        Of the training frames, see `pipeline.batches.frame_statistics`.
-    options : HeadOptions, optional
-
-    Returns
-    -------
-    keras.Model
-        Takes "vectors", float32 (n, n_frames, embedding_dim), and "mask", bool
-        (n, n_frames), right-padded; gives probabilities, float32 (n, n_classes). The input
-        of the layer "logits" is one vector per clip.
-
-    Raises
-    ------
-    HeadUnknown
-    """
-    kind = find_head(name)
-    options = options or HeadOptions()
-    keras = import_keras()
-    from pipeline.layers import Standardise
-
-    vectors = keras.Input((None, embedding_dim), name="vectors", dtype="float32")
-    mask = keras.Input((None,), name="mask", dtype="bool")
-    standardise = Standardise(name="standardise")
-    frames = standardise([vectors, mask])
-    units = kind.units if options.units is None else options.units
-    dropout = kind.dropout if options.dropout is None else options.dropout
-    clip_vector = kind.build(frames, mask, units, dropout)
-    start = kind.logits_start
-    logits = keras.layers.Dense(n_classes, kernel_initializer=start, name="logits")(clip_vector)
-    probabilities = keras.layers.Softmax(name="probabilities")(logits)
-    standardise.set_statistics(mean, deviation)
-    model_name = name.replace("-", "_")
-    return keras.Model({"vectors": vectors, "mask": mask}, probabilities, name=model_name)
 
 
 @register_head("mean-linear", dropout=0.5, logits_start="zeros")
@@ -206,46 +154,96 @@ def _mlp(frames: Any, mask: Any, units: int, dropout: float) -> Any:
 @register_head("lstm")
 def _lstm(frames: Any, mask: Any, units: int, dropout: float) -> Any:
     """LSTM over frames, its last state classified."""
-    return _recurrent("LSTM", frames, mask, units, dropout)
+    keras = import_keras()
+    from pipeline.lstmlayer import FrameLSTM
+
+    state = FrameLSTM(units)([_drop_dimensions(frames, dropout), mask])
+    return keras.layers.Dropout(dropout)(state)
 
 
 @register_head("bilstm")
 def _bilstm(frames: Any, mask: Any, units: int, dropout: float) -> Any:
     """LSTM over frames in both directions."""
-    return _recurrent("LSTM", frames, mask, units, dropout, both_ways=True)
+    keras = import_keras()
+    from pipeline.lstmlayer import FrameLSTM
+
+    dropped = _drop_dimensions(frames, dropout)
+    states = [FrameLSTM(units, backwards=way)([dropped, mask]) for way in (False, True)]
+    return keras.layers.Dropout(dropout)(keras.layers.Concatenate()(states))
 
 
 @register_head("gru")
 def _gru(frames: Any, mask: Any, units: int, dropout: float) -> Any:
     """GRU over frames, its last state classified."""
-    return _recurrent("GRU", frames, mask, units, dropout)
+    keras = import_keras()
+    state = keras.layers.GRU(units)(_drop_dimensions(frames, dropout), mask=mask)
+    return keras.layers.Dropout(dropout)(state)
 
 
 @register_head("bigru")
 def _bigru(frames: Any, mask: Any, units: int, dropout: float) -> Any:
     """GRU over frames in both directions."""
-    return _recurrent("GRU", frames, mask, units, dropout, both_ways=True)
+    keras = import_keras()
+    both_ways = keras.layers.Bidirectional(keras.layers.GRU(units))
+    return keras.layers.Dropout(dropout)(both_ways(_drop_dimensions(frames, dropout), mask=mask))
 
 
 @register_head("lstm-attention")
 def _lstm_attention(frames: Any, mask: Any, units: int, dropout: float) -> Any:
     """LSTM over frames, its states averaged by a learned relevance."""
     keras = import_keras()
-    from pipeline.layers import MaskedAttention
+    from pipeline.layers import AttentionWeights, WeightedMean
+    from pipeline.lstmlayer import FrameLSTM
 
-    dropped = keras.layers.Dropout(dropout)(frames)
-    states = keras.layers.LSTM(units, return_sequences=True)(dropped, mask=mask)
-    return keras.layers.Dropout(dropout)(MaskedAttention(units)([states, mask]))
+    dropped = _drop_dimensions(frames, dropout)
+    states = FrameLSTM(units, return_sequences=True)([dropped, mask])
+    weights = AttentionWeights(units, name=ATTENTION)([states, mask])
+    return keras.layers.Dropout(dropout)(WeightedMean()([states, weights]))
 
 
-def _recurrent(
-    kind: str, frames: Any, mask: Any, units: int, dropout: float, *, both_ways: bool = False
-) -> Any:
-    # Dropout stands beside the recurrent layer, not in it: `recurrent_dropout` would rule
-    # out the fused GPU kernels.
+@register_head("tcn")
+def _tcn(frames: Any, mask: Any, units: int, dropout: float) -> Any:
+    """Dilated convolutions over frames, as in temporal convolutional networks, then the mean."""
+    # Residual blocks of Bai, Kolter and Koltun (2018), but looking both ways: the whole clip
+    # is there when it is classified.
     keras = import_keras()
-    dropped = keras.layers.Dropout(dropout)(frames)
-    layer = getattr(keras.layers, kind)(units)
-    if both_ways:
-        layer = keras.layers.Bidirectional(layer)
-    return keras.layers.Dropout(dropout)(layer(dropped, mask=mask))
+    from pipeline.layers import MaskedMean, MaskFrames
+
+    hidden = keras.layers.Dense(units)(_drop_dimensions(frames, dropout))
+    for dilation in (1, 2, 4):
+        inside = MaskFrames()([keras.layers.LayerNormalization()(hidden), mask])
+        inside = keras.layers.Conv1D(
+            units, 3, padding="same", dilation_rate=dilation, activation="relu"
+        )(inside)
+        hidden = keras.layers.Add()([hidden, keras.layers.Dropout(dropout)(inside)])
+    pooled = MaskedMean()([keras.layers.LayerNormalization()(hidden), mask])
+    return keras.layers.Dropout(dropout)(pooled)
+
+
+@register_head("transformer")
+def _transformer(frames: Any, mask: Any, units: int, dropout: float) -> Any:
+    """Self-attention among frames, as in a transformer encoder, then the mean."""
+    keras = import_keras()
+    from pipeline.layers import MaskedMean, Positions
+
+    hidden = Positions()(keras.layers.Dense(units)(_drop_dimensions(frames, dropout)))
+    n_heads = max(1, units // 16)
+    for _ in range(2):
+        inside = keras.layers.LayerNormalization()(hidden)
+        seen = keras.layers.Reshape((1, -1))(mask)
+        attention = keras.layers.MultiHeadAttention(n_heads, max(1, units // n_heads))
+        inside = attention(inside, inside, attention_mask=seen)
+        hidden = keras.layers.Add()([hidden, keras.layers.Dropout(dropout)(inside)])
+        inside = keras.layers.LayerNormalization()(hidden)
+        inside = keras.layers.Dense(2 * units, activation="gelu")(inside)
+        inside = keras.layers.Dropout(dropout)(keras.layers.Dense(units)(inside))
+        hidden = keras.layers.Add()([hidden, inside])
+    pooled = MaskedMean()([keras.layers.LayerNormalization()(hidden), mask])
+    return keras.layers.Dropout(dropout)(pooled)
+
+
+def _drop_dimensions(frames: Any, dropout: float) -> Any:
+    # The same dimensions for all frames of a clip, as Gal and Ghahramani (2016) found best for
+    # recurrent networks, and beside the recurrent layer, not in it: `recurrent_dropout` would
+    # rule out the fused GPU kernels.
+    return import_keras().layers.SpatialDropout1D(dropout)(frames)

@@ -50,6 +50,48 @@ class Standardise(keras.layers.Layer):  # type: ignore[misc]
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
+class Motion(keras.layers.Layer):  # type: ignore[misc]
+    """What changes from frame to frame. Call with ``[vectors, mask]``.
+
+    Per frame: the difference to the frame before, its absolute values, and its root mean
+    square, the strength of the motion. The first frame of a clip takes the difference that
+    follows it; a clip of one frame has no motion, which is zeros.
+
+    Parameters
+    ----------
+    keep : bool, default False
+        Put the vectors themselves before the differences.
+    """
+
+    def __init__(self, *, keep: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.keep = keep
+
+    def call(self, inputs: Any) -> Any:
+        """Return (n_clips, n_frames, 2 * dim + 1), or 3 * dim + 1 with ``keep``."""
+        vectors, mask = inputs
+        ops = keras.ops
+        before = ops.concatenate([vectors[:, :1], vectors[:, :-1]], axis=1)
+        change = ops.where(ops.expand_dims(mask, -1), vectors - before, 0.0)
+        # The first difference is of a frame to itself; the next one says more.
+        following = ops.concatenate([change[:, 1:], ops.zeros_like(change[:, :1])], axis=1)
+        is_first = ops.arange(ops.shape(mask)[1]) == 0
+        change = ops.where(is_first[None, :, None], following, change)
+        strength = ops.sqrt(ops.mean(ops.square(change), axis=-1, keepdims=True))
+        kept = [vectors] if self.keep else []
+        return ops.concatenate([*kept, change, ops.abs(change), strength], axis=-1)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the shape that `call` names."""
+        *first, dim = input_shape[0]
+        return (*first, (3 if self.keep else 2) * dim + 1)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what rebuilds this layer."""
+        return {**super().get_config(), "keep": self.keep}
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
 class MaskedMean(keras.layers.Layer):  # type: ignore[misc]
     """Average over the frames of each clip. Call with ``[vectors, mask]``."""
 
@@ -66,8 +108,8 @@ class MaskedMean(keras.layers.Layer):  # type: ignore[misc]
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
-class MaskedAttention(keras.layers.Layer):  # type: ignore[misc]
-    """Average over frames, weighted by a learned relevance. Call with ``[vectors, mask]``.
+class AttentionWeights(keras.layers.Layer):  # type: ignore[misc]
+    """Weigh the frames of a clip by a learned relevance. Call with ``[vectors, mask]``.
 
     Parameters
     ----------
@@ -77,8 +119,6 @@ class MaskedAttention(keras.layers.Layer):  # type: ignore[misc]
 
     def __init__(self, units: int, **options: Any) -> None:
         super().__init__(**options)
-        # Frames that come out of a recurrent layer carry a mask; ours is the same one.
-        self.supports_masking = True
         self.units = units
         self.hidden = keras.layers.Dense(units, activation="tanh")
         self.score = keras.layers.Dense(1, use_bias=False)
@@ -88,21 +128,64 @@ class MaskedAttention(keras.layers.Layer):  # type: ignore[misc]
         self.hidden.build(input_shape[0])
         self.score.build((*input_shape[0][:-1], self.units))
 
-    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
-        """Say that nothing is masked any more: there is one vector per clip."""
-
     def call(self, inputs: Any) -> Any:
-        """Return (n_clips, dim) from (n_clips, n_frames, dim) and (n_clips, n_frames)."""
+        """Return weights (n_clips, n_frames) that sum to 1 per clip, 0 where masked."""
         vectors, mask = inputs
         scores = keras.ops.squeeze(self.score(self.hidden(vectors)), -1)
         # exp(-1e9) is exactly 0, and every clip has a frame, so padding has no weight.
-        weights = keras.ops.softmax(keras.ops.where(mask, scores, -1e9), axis=-1)
+        return keras.ops.softmax(keras.ops.where(mask, scores, -1e9), axis=-1)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return (n_clips, n_frames)."""
+        return tuple(input_shape[0][:-1])
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what rebuilds this layer."""
+        return {**super().get_config(), "units": self.units}
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class WeightedMean(keras.layers.Layer):  # type: ignore[misc]
+    """Average over the frames of each clip. Call with ``[vectors, weights]``."""
+
+    def call(self, inputs: Any) -> Any:
+        """Return (n_clips, dim) from (n_clips, n_frames, dim) and (n_clips, n_frames)."""
+        vectors, weights = inputs
         return keras.ops.sum(vectors * keras.ops.expand_dims(weights, -1), axis=1)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return (n_clips, dim)."""
         return (input_shape[0][0], input_shape[0][-1])
 
-    def get_config(self) -> dict[str, Any]:
-        """Return what rebuilds this layer."""
-        return {**super().get_config(), "units": self.units}
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class MaskFrames(keras.layers.Layer):  # type: ignore[misc]
+    """Set padding to zero, the end of a clip for a convolution. Call with ``[vectors, mask]``."""
+
+    def call(self, inputs: Any) -> Any:
+        """Return vectors of the same shape."""
+        vectors, mask = inputs
+        return keras.ops.where(keras.ops.expand_dims(mask, -1), vectors, 0.0)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the shape of the vectors."""
+        return input_shape[0]
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class Positions(keras.layers.Layer):  # type: ignore[misc]
+    """Add the sine and cosine positions of Vaswani et al., "Attention Is All You Need" (2017)."""
+
+    def call(self, vectors: Any) -> Any:
+        """Return vectors of the same shape (n_clips, n_frames, dim)."""
+        dim = vectors.shape[-1]
+        half = (dim + 1) // 2
+        places = keras.ops.cast(keras.ops.arange(keras.ops.shape(vectors)[1]), "float32")
+        rates = keras.ops.exp(-9.21 * keras.ops.arange(half, dtype="float32") / half)
+        angles = keras.ops.expand_dims(places, -1) * rates
+        waves = keras.ops.concatenate([keras.ops.sin(angles), keras.ops.cos(angles)], axis=-1)
+        return vectors + waves[None, :, :dim]
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the shape of the vectors."""
+        return input_shape

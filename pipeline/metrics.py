@@ -1,4 +1,4 @@
-"""Scores of a head: point values, intervals that respect groups, paired tests."""
+"""Scores of a head on its test part: overall, by class, among the first k, and calibration."""
 
 from __future__ import annotations
 
@@ -9,31 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.records import FloatArray, IntArray
+from features.records import IntArray
+from pipeline.intervals import bootstrap_interval
 
-# Resamples are drawn in blocks, so that memory does not grow with the number of groups.
-_BLOCK_CELLS = 2_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """A mean with its interval.
-
-    Attributes
-    ----------
-    mean, low, high : float
-    n : int
-        Clips behind the mean.
-    """
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-    def __str__(self) -> str:
-        """Show percent, as people read it."""
-        return f"{100 * self.mean:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+# People ask for the first few guesses only.
+_MOST_GUESSES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +34,27 @@ class ClassScore:
     recall: float
     f1: float
     support: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """Predictions of about equal confidence.
+
+    Attributes
+    ----------
+    low, high : float
+        Ends of the bin; the lower one is outside, except 0.
+    n : int
+        Predictions in the bin.
+    confidence, accuracy : float or None
+        Means of these predictions; None if there are none.
+    """
+
+    low: float
+    high: float
+    n: int
+    confidence: float | None
+    accuracy: float | None
 
 
 def count_confusions(truth: IntArray, predicted: IntArray, n_classes: int) -> IntArray:
@@ -133,6 +134,22 @@ def macro_f1(confusions: IntArray) -> float:
     return float((2 * np.diag(confusions)[present] / total[present]).mean())
 
 
+def most_frequent(class_indices: npt.ArrayLike) -> int:
+    """Find the class that a constant guess should name.
+
+    Parameters
+    ----------
+    class_indices : array of int, shape (n_clips,)
+        Of the training part; at least one.
+
+    Returns
+    -------
+    int
+        Of equally frequent classes the first.
+    """
+    return int(np.bincount(np.asarray(class_indices, dtype=np.int64)).argmax())
+
+
 def hits_in_top(probabilities: npt.NDArray[Any], truth: IntArray, k: int) -> npt.NDArray[np.bool_]:
     """Tell which clips have their class among the k most probable.
 
@@ -153,106 +170,63 @@ def hits_in_top(probabilities: npt.NDArray[Any], truth: IntArray, k: int) -> npt
     return hits
 
 
-def calibration_error(
+def reliability_bins(
     confidence: npt.ArrayLike, correct: npt.ArrayLike, *, n_bins: int = 10
-) -> float:
-    """Measure by how much the confidence of predictions misses their accuracy.
-
-    The expected calibration error of Guo et al., "On Calibration of Modern Neural
-    Networks" (ICML 2017), with bins of equal width.
+) -> tuple[ReliabilityBin, ...]:
+    """Sort predictions by confidence and tell how often those of each bin are right.
 
     Parameters
     ----------
-    confidence : array of float, shape (n_clips,)
+    confidence : array of float, shape (n_predictions,)
         Probability of the predicted class.
-    correct : array of bool, shape (n_clips,)
+    correct : array of bool, shape (n_predictions,)
     n_bins : int, default 10
+        Bins of equal width.
+
+    Returns
+    -------
+    tuple of ReliabilityBin, length n_bins
+        From 0 to 1, the empty ones as well.
+    """
+    sure, right = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
+    # Confidences are rounded to 6 digits when stored; the ends of bins are safe from that.
+    bins = np.clip(np.ceil(sure * n_bins - 1e-9).astype(int) - 1, 0, n_bins - 1)
+    counts = np.bincount(bins, minlength=n_bins)
+    sums = (np.bincount(bins, weights=values, minlength=n_bins) for values in (sure, right))
+    return tuple(
+        ReliabilityBin(
+            low=number / n_bins,
+            high=(number + 1) / n_bins,
+            n=int(n),
+            confidence=float(total_sure / n) if n else None,
+            accuracy=float(total_right / n) if n else None,
+        )
+        for number, (n, total_sure, total_right) in enumerate(zip(counts, *sums, strict=True))
+    )
+
+
+def calibration_error(bins: Sequence[ReliabilityBin]) -> float:
+    """Measure by how much the confidence of predictions misses their accuracy.
+
+    The expected calibration error of Guo et al., "On Calibration of Modern Neural
+    Networks" (ICML 2017).
+
+    Parameters
+    ----------
+    bins : sequence of ReliabilityBin
+        See `reliability_bins`.
 
     Returns
     -------
     float
         In [0, 1]; 0 is perfect.
     """
-    sure, right = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
-    bins = np.clip(np.ceil(sure * n_bins).astype(int) - 1, 0, n_bins - 1)
-    gaps = np.bincount(bins, weights=right - sure, minlength=n_bins)
-    return float(np.abs(gaps).sum() / len(sure))
-
-
-def bootstrap_interval(
-    correct: npt.ArrayLike,
-    groups: Sequence[str],
-    *,
-    seed: int = 0,
-    n_resamples: int = 2000,
-    level: float = 0.95,
-) -> Score:
-    """Estimate accuracy and how far it can be trusted, resampling whole groups.
-
-    Clips of one group succeed and fail together, so groups are what was drawn at random.
-    A percentile bootstrap alone would be certain where every clip is right, and is too
-    narrow for few groups. The interval is therefore the hull of the bootstrap's and of
-    Korn and Graubard's ("Confidence intervals for proportions with small expected number
-    of positive counts estimated from survey data", Survey Methodology 24, 1998): Clopper
-    and Pearson's exact interval for as many independent clips as the variance between
-    groups says there are; one per group if that variance is zero.
-
-    Parameters
-    ----------
-    correct : array of bool or float, shape (n_clips,)
-        Whether each clip was right, or the share of runs in which it was.
-    groups : sequence of str, length n_clips
-    seed : int, default 0
-    n_resamples : int, default 2000
-    level : float, default 0.95
-        Confidence level, above 0 and below 1.
-
-    Returns
-    -------
-    Score
-    """
-    right = np.asarray(correct, dtype=np.float64)
-    _, membership = np.unique(np.asarray(groups, dtype=object), return_inverse=True)
-    hits = np.bincount(membership, weights=right).astype(np.float64)
-    sizes = np.bincount(membership).astype(np.float64)
-    means = _resample_means(hits, sizes, np.random.default_rng(seed), n_resamples)
-    tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    exact_low, exact_high = _exact_interval(hits, sizes, tail)
-    mean = float(right.mean())
-    return Score(mean, float(min(low, exact_low)), float(max(high, exact_high)), len(right))
-
-
-def _resample_means(
-    hits: FloatArray, sizes: FloatArray, rng: np.random.Generator, n_resamples: int
-) -> FloatArray:
-    n_groups = len(hits)
-    block = max(1, min(n_resamples, _BLOCK_CELLS // n_groups))
-    means = []
-    for start in range(0, n_resamples, block):
-        drawn = rng.integers(n_groups, size=(min(block, n_resamples - start), n_groups))
-        means.append(hits[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
-    return np.concatenate(means)
-
-
-def _exact_interval(hits: FloatArray, sizes: FloatArray, tail: float) -> tuple[float, float]:
-    # SciPy comes with scikit-learn; only its functions without compilation cost are used.
-    from scipy import special
-
-    n_groups, n_clips = len(hits), float(sizes.sum())
-    mean = float(hits.sum()) / n_clips
-    residuals = hits - mean * sizes
-    variance = float(np.square(residuals).sum()) / n_clips**2 * n_groups / max(n_groups - 1, 1)
-    if variance > 0 and n_groups > 1 and n_clips > 1:
-        few = special.stdtrit(n_clips - 1, tail) / special.stdtrit(n_groups - 1, tail)
-        n_effective = min(n_clips, mean * (1 - mean) / variance * few**2)
-    else:
-        n_effective = float(n_groups)
-    wins = mean * n_effective
-    losses = n_effective - wins
-    low = float(special.betaincinv(wins, losses + 1, tail)) if wins > 0 else 0.0
-    high = float(special.betaincinv(wins + 1, losses, 1 - tail)) if losses > 0 else 1.0
-    return low, high
+    gaps = [
+        item.n * abs(item.confidence - item.accuracy)
+        for item in bins
+        if item.confidence is not None and item.accuracy is not None
+    ]
+    return sum(gaps) / sum(item.n for item in bins)
 
 
 def report_scores(
@@ -261,6 +235,7 @@ def report_scores(
     groups: Sequence[str],
     classes: Sequence[str],
     *,
+    majority: int,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Gather every score of one head on its test part.
@@ -271,6 +246,8 @@ def report_scores(
     truth : ndarray of int64, shape (n_clips,)
     groups : sequence of str, length n_clips
     classes : sequence of str
+    majority : int
+        Index of the most frequent class of the training part, see `most_frequent`.
     seed : int, default 0
         Of the bootstrap.
 
@@ -278,19 +255,30 @@ def report_scores(
     -------
     dict
         JSON-ready: ``accuracy`` (mean, low, high, n), ``balanced_accuracy``, ``macro_f1``,
-        ``top5`` (None for five classes or fewer), ``calibration_error``, ``classes``,
-        ``confusions``.
+        ``topk`` (``top1`` to ``top5``, below the number of classes), ``calibration_error``,
+        ``reliability`` (bins), ``majority_class`` and the ``majority_accuracy`` of always
+        naming it, ``above_majority`` (whether the whole interval of the accuracy is),
+        ``classes``, ``confusions``.
     """
     predicted = probabilities.argmax(axis=1)
     confusions = count_confusions(truth, predicted, len(classes))
     correct = predicted == truth
-    has_top5 = len(classes) > 5
+    accuracy = bootstrap_interval(correct, groups, seed=seed)
+    majority_accuracy = float((truth == majority).mean())
+    bins = reliability_bins(probabilities.max(axis=1), correct)
     return {
-        "accuracy": asdict(bootstrap_interval(correct, groups, seed=seed)),
+        "accuracy": asdict(accuracy),
         "balanced_accuracy": balanced_accuracy(confusions),
         "macro_f1": macro_f1(confusions),
-        "top5": float(hits_in_top(probabilities, truth, 5).mean()) if has_top5 else None,
-        "calibration_error": calibration_error(probabilities.max(axis=1), correct),
+        "topk": {
+            f"top{k}": float(hits_in_top(probabilities, truth, k).mean())
+            for k in range(1, min(_MOST_GUESSES, len(classes) - 1) + 1)
+        },
+        "calibration_error": calibration_error(bins),
+        "reliability": [asdict(item) for item in bins],
+        "majority_class": classes[majority],
+        "majority_accuracy": majority_accuracy,
+        "above_majority": accuracy.low > majority_accuracy,
         "classes": [asdict(score) for score in score_classes(confusions, classes)],
         "confusions": confusions.tolist(),
     }

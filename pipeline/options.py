@@ -11,7 +11,13 @@ import click
 
 PATH = click.Path(path_type=Path)
 # Written out, because the registry imports NumPy; a test compares the two.
-HEAD_NAMES = "mean-linear, mlp, lstm, bilstm, gru, bigru, lstm-attention"
+ACTION_NAMES = (
+    "walk, run, jump, wave, squat, bow, punch, kick, clap, star-jump, sit-down, stand-up, "
+    "pick-up, put-down"
+)
+HEAD_NAMES = (
+    "mean-linear, mlp, lstm, bilstm, gru, bigru, lstm-attention, tcn, transformer"
+)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _DEBUG = "framehead.debug"
@@ -111,11 +117,35 @@ def split_options(command: _Command) -> _Command:
                 help="Accept a split in which a group stands on both sides; every result is "
                 "then marked LEAKY.",
             ),
+            click.option(
+                "--ignore-groups",
+                is_flag=True,
+                help="Split clip by clip, as much published code does, to see what leaking does; "
+                "only with --allow-leaks.",
+            ),
+            click.option(
+                "--join-near-duplicates",
+                is_flag=True,
+                help="Make one group of clips that seem to be one recording, so that they "
+                "stay on one side.",
+            ),
             click.option("--seed", type=int, default=0, show_default=True, help="Of all chance."),
         )
     ):
         command = option(command)
     return command
+
+
+def report_options(command: _Command) -> _Command:
+    """Add the option that says where a report finds its pictures."""
+    option = click.option(
+        "--videos",
+        type=PATH,
+        metavar="DIR",
+        help="Where the video folder lies now, for the pictures in report.html.  [default: where "
+        "it lay]",
+    )
+    return option(command)
 
 
 def fit_options(command: _Command) -> _Command:
@@ -133,7 +163,9 @@ def fit_options(command: _Command) -> _Command:
                 help="Epochs without a validation loss lower by 0.01 after which training stops.",
             ),
             click.option(
-                "--batch-size", type=int, default=16, show_default=True, help="Clips per step."
+                "--batch-size",
+                type=int,
+                help="Clips per step.  [default: a fortieth of the training clips, 16 to 64]",
             ),
             click.option(
                 "--learning-rate", type=float, default=1e-3, show_default=True, help="Of AdamW."
@@ -141,6 +173,25 @@ def fit_options(command: _Command) -> _Command:
             click.option("--units", type=int, help="Width of the head.  [default: the head's own]"),
             click.option(
                 "--dropout", type=float, help="Share of dropped values.  [default: the head's own]"
+            ),
+            click.option(
+                "--reduce",
+                metavar="pca:N",
+                help="Reduce embeddings to N principal components, fitted on the training clips: "
+                "quicker, at some cost in accuracy.",
+            ),
+            click.option(
+                "--window",
+                type=int,
+                metavar="FRAMES",
+                help="Let the head see windows of so many frames, not whole clips.",
+            ),
+            click.option(
+                "--aggregate",
+                type=click.Choice(["mean", "max", "vote"]),
+                default="mean",
+                show_default=True,
+                help="How the windows of a clip make one answer.",
             ),
             click.option(
                 "--class-weights",

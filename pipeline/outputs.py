@@ -29,6 +29,11 @@ def write_json(path: Path, content: Any) -> None:
     partial.replace(path)
 
 
+def read_json(path: Path) -> Any:
+    """Read what `write_json` wrote."""
+    return json.loads(path.read_text(encoding="ascii"))
+
+
 def open_csv(path: Path) -> TextIO:
     """Open a text file for writing rows; file names that are not UTF-8 come out as they were."""
     return path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
@@ -47,6 +52,12 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Read a table that `write_csv` wrote: one dictionary per row, by column name."""
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 @contextmanager

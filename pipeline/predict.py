@@ -16,7 +16,7 @@ from features.records import Clip, ClipOutcome, EmbeddedClip, VectorArray
 from features.weights import IMAGENET, BackboneFiles, find_backbone
 from features.workerprocess import DEFAULT_MEMORY_BYTES
 from pipeline.batches import sequence_from_vectors
-from pipeline.fitting import predict_probabilities
+from pipeline.epochs import predict_clips
 from pipeline.runs import Run, load_model, read_run
 
 # Clips whose probabilities are computed in one go; bounds the memory of a long list.
@@ -213,7 +213,7 @@ def _classify(
     run: Run, model: object, waiting: Sequence[tuple[EmbeddedClip, VectorArray]]
 ) -> list[Prediction]:
     sequences = sequence_from_vectors([vectors for _, vectors in waiting])
-    probabilities = predict_probabilities(model, sequences)
+    probabilities = predict_clips(model, sequences, run.head_options)
     return [
         Prediction(
             path=item.record.clip_id,

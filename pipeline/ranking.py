@@ -4,54 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from features.records import FloatArray, IntArray
+from pipeline.intervals import Score, bootstrap_interval
 from pipeline.metrics import (
-    Score,
+    ReliabilityBin,
     balanced_accuracy,
-    bootstrap_interval,
     calibration_error,
     count_confusions,
     macro_f1,
+    most_frequent,
+    reliability_bins,
 )
+from pipeline.paired import HeadPair, compare_pairs, summarise_pairs
 from pipeline.splits import Split
 from pipeline.trials import Trial, TrialResult
 
-# Up to this many differing groups all sign patterns are tried, beyond it random ones.
-_MOST_EXACT_GROUPS = 14
-_RANDOM_FLIPS = 20_000
-# The chance of a false alarm that people commonly accept.
-_ALPHA = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class PairedTest:
-    """A head against the best one, on the same clips.
-
-    Attributes
-    ----------
-    other : str
-        The best head.
-    difference : float
-        Accuracy of the best head minus that of this one.
-    p_value : float
-        Two-sided, by flipping the signs of whole groups.
-    p_adjusted : float
-        After Holm's correction for all heads compared.
-    verdict : str
-        One sentence.
-    """
-
-    other: str
-    difference: float
-    p_value: float
-    p_adjusted: float
-    verdict: str
+# The simplest head: whatever is not better is not worth its time.
+BASELINE = "mean-linear"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +39,17 @@ class HeadResult:
         Over the tested clips, averaged over seeds; interval by bootstrap over groups.
     balanced_accuracy, macro_f1, calibration_error : float
         Of all test parts together, averaged over seeds.
+    reliability : tuple of ReliabilityBin
+        Of all test parts and seeds together.
+    above_majority : bool
+        Whether the whole interval lies above the accuracy of always naming the most
+        frequent class.
     top5 : float or None
         None for five classes or fewer.
     n_parameters : int
     train_seconds, latency_ms : float
         Medians over trials, several of which ran side by side.
     n_trials : int
-    against_best : PairedTest or None
-        None for the best head itself.
     """
 
     name: str
@@ -80,12 +57,38 @@ class HeadResult:
     balanced_accuracy: float
     macro_f1: float
     calibration_error: float
+    reliability: tuple[ReliabilityBin, ...]
+    above_majority: bool
     top5: float | None
     n_parameters: int
     train_seconds: float
     latency_ms: float
     n_trials: int
-    against_best: PairedTest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """How heads compare.
+
+    Attributes
+    ----------
+    heads : tuple of HeadResult
+        Best first.
+    pairs : tuple of HeadPair
+        Every pair of heads; the best head's pairs first.
+    majority_classes : tuple of str
+        The most frequent class of each training part, each class once.
+    majority_accuracy : float
+        Of always naming it, on the same test clips.
+    verdicts : tuple of str
+        All this in sentences.
+    """
+
+    heads: tuple[HeadResult, ...]
+    pairs: tuple[HeadPair, ...]
+    majority_classes: tuple[str, ...]
+    majority_accuracy: float
+    verdicts: tuple[str, ...]
 
 
 def rank_heads(
@@ -96,8 +99,8 @@ def rank_heads(
     classes: Sequence[str],
     *,
     seed: int = 0,
-) -> tuple[HeadResult, ...]:
-    """Summarise trials by head, best first.
+) -> Ranking:
+    """Summarise trials by head, best first, and test every pair of heads.
 
     Parameters
     ----------
@@ -106,7 +109,7 @@ def rank_heads(
     splits : sequence of Split
         Their test parts do not overlap.
     class_indices : mapping of str to int
-        Clip id to true class.
+        Clip id to true class, of training parts and test parts.
     groups : mapping of str to str
         Clip id to group.
     classes : sequence of str
@@ -115,97 +118,83 @@ def rank_heads(
 
     Returns
     -------
-    tuple of HeadResult
+    Ranking
         By accuracy; of equal ones the smaller head comes first.
     """
     ids = [clip_id for split in splits for clip_id in split.test]
     truth = np.array([class_indices[clip_id] for clip_id in ids], dtype=np.int64)
     clip_groups = [groups[clip_id] for clip_id in ids]
-    names = list(dict.fromkeys(trial.head for trial in results))
+    constants = [most_frequent([class_indices[i] for i in split.train]) for split in splits]
+    guesses = np.repeat(constants, [len(split.test) for split in splits])
+    majority_accuracy = float((guesses == truth).mean())
+    majority_classes = tuple(dict.fromkeys(classes[index] for index in constants))
     correct: dict[str, FloatArray] = {}
     summaries = []
-    for name in names:
-        pooled = _pool(results, name, len(splits))
+    for name in dict.fromkeys(trial.head for trial in results):
+        mine = {trial: result for trial, result in results.items() if trial.head == name}
+        pooled = _pool(mine, len(splits))
         hits = pooled["predicted"] == truth
         correct[name] = hits.mean(axis=0)
-        tables = [count_confusions(truth, row, len(classes)) for row in pooled["predicted"]]
-        mine = [result for trial, result in results.items() if trial.head == name]
-        pairs = zip(pooled["confidence"], hits, strict=True)
+        accuracy = bootstrap_interval(correct[name], clip_groups, seed=seed)
         summaries.append(
-            HeadResult(
-                name=name,
-                accuracy=bootstrap_interval(correct[name], clip_groups, seed=seed),
-                balanced_accuracy=float(np.mean([balanced_accuracy(t) for t in tables])),
-                macro_f1=float(np.mean([macro_f1(t) for t in tables])),
-                calibration_error=float(np.mean([calibration_error(c, h) for c, h in pairs])),
-                top5=float(pooled["in_top5"].mean()) if len(classes) > 5 else None,
-                n_parameters=mine[0].n_parameters,
-                train_seconds=float(np.median([result.train_seconds for result in mine])),
-                latency_ms=float(np.median([result.latency_ms for result in mine])),
-                n_trials=len(mine),
+            _summarise(
+                name, list(mine.values()), pooled, truth, classes, accuracy, majority_accuracy
             )
         )
     summaries.sort(key=lambda head: (-head.accuracy.mean, head.n_parameters))
-    return _with_tests(summaries, correct, clip_groups, seed)
+    names = [head.name for head in summaries]
+    pairs = compare_pairs(names, correct, clip_groups, seed=seed)
+    verdicts = [
+        *summarise_pairs(names, pairs, BASELINE),
+        *_judge_against_guess(summaries, majority_classes),
+    ]
+    return Ranking(tuple(summaries), pairs, majority_classes, majority_accuracy, tuple(verdicts))
 
 
-def flip_test(differences: npt.ArrayLike, *, seed: int = 0) -> float:
-    """Test whether paired differences could be chance, by flipping their signs.
-
-    Parameters
-    ----------
-    differences : array of float, shape (n_groups,)
-        One per group: what one head got right more than the other.
-    seed : int, default 0
-        Of the random flips, used beyond 14 groups that differ.
-
-    Returns
-    -------
-    float
-        Two-sided p-value: the share of sign patterns whose sum is at least as far from 0.
-    """
-    values = np.asarray(differences, dtype=np.float64)
-    values = values[np.abs(values) > 1e-12]
-    if len(values) == 0:
-        return 1.0
-    observed = abs(values.sum()) - 1e-9
-    if len(values) <= _MOST_EXACT_GROUPS:
-        signs = np.array(list(product((-1.0, 1.0), repeat=len(values))))
-        return float((np.abs(signs @ values) >= observed).mean())
-    rng = np.random.default_rng(seed)
-    n_extreme = 0
-    for _ in range(20):
-        flips = rng.choice((-1.0, 1.0), size=(_RANDOM_FLIPS // 20, len(values)))
-        n_extreme += int((np.abs(flips @ values) >= observed).sum())
-    # The observed pattern is one of the possible ones, so p is never 0.
-    return (n_extreme + 1) / (_RANDOM_FLIPS + 1)
+def _summarise(
+    name: str,
+    results: Sequence[TrialResult],
+    pooled: Mapping[str, npt.NDArray[Any]],
+    truth: IntArray,
+    classes: Sequence[str],
+    accuracy: Score,
+    majority_accuracy: float,
+) -> HeadResult:
+    hits = pooled["predicted"] == truth
+    tables = [count_confusions(truth, row, len(classes)) for row in pooled["predicted"]]
+    bins = [reliability_bins(c, h) for c, h in zip(pooled["confidence"], hits, strict=True)]
+    return HeadResult(
+        name=name,
+        accuracy=accuracy,
+        balanced_accuracy=float(np.mean([balanced_accuracy(table) for table in tables])),
+        macro_f1=float(np.mean([macro_f1(table) for table in tables])),
+        calibration_error=float(np.mean([calibration_error(item) for item in bins])),
+        reliability=reliability_bins(pooled["confidence"].ravel(), hits.ravel()),
+        above_majority=accuracy.low > majority_accuracy,
+        top5=float(pooled["in_top5"].mean()) if len(classes) > 5 else None,
+        n_parameters=results[0].n_parameters,
+        train_seconds=float(np.median([result.train_seconds for result in results])),
+        latency_ms=float(np.median([result.latency_ms for result in results])),
+        n_trials=len(results),
+    )
 
 
-def adjust_p_values(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values for being many, by Holm's step-down method.
-
-    Parameters
-    ----------
-    p_values : sequence of float
-
-    Returns
-    -------
-    list of float
-        In the same order.
-    """
-    adjusted = [1.0] * len(p_values)
-    largest = 0.0
-    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
+def _judge_against_guess(
+    heads: Sequence[HeadResult], majority_classes: Sequence[str]
+) -> tuple[str, ...]:
+    below = [head.name for head in heads if not head.above_majority]
+    if not below:
+        return ()
+    guess = " or ".join(f"'{label}'" for label in majority_classes)
+    if len(below) == len(heads) > 1:
+        return (f"No head is better than always naming {guess}.",)
+    verb = "is" if len(below) == 1 else "are"
+    return (f"{', '.join(below)} {verb} not better than always naming {guess}.",)
 
 
-def _pool(
-    results: Mapping[Trial, TrialResult], head: str, n_splits: int
-) -> dict[str, npt.NDArray[Any]]:
-    """Line up the test parts of all splits: arrays of shape (n_seeds, n_tested_clips)."""
-    found = {(t.seed, t.fold): result for t, result in results.items() if t.head == head}
+def _pool(results: Mapping[Trial, TrialResult], n_splits: int) -> dict[str, npt.NDArray[Any]]:
+    """Line up one head's test parts of all splits: arrays of shape (n_seeds, n_tested_clips)."""
+    found = {(trial.seed, trial.fold): result for trial, result in results.items()}
     seeds = sorted({seed for seed, _ in found})
     return {
         name: np.array(
@@ -216,38 +205,3 @@ def _pool(
         )
         for name in ("predicted", "confidence", "in_top5")
     }
-
-
-def _with_tests(
-    ranked: Sequence[HeadResult],
-    correct: Mapping[str, FloatArray],
-    clip_groups: Sequence[str],
-    seed: int,
-) -> tuple[HeadResult, ...]:
-    best, others = ranked[0], ranked[1:]
-    _, membership = np.unique(np.asarray(clip_groups, dtype=object), return_inverse=True)
-    p_values = [
-        flip_test(_group_sums(correct[best.name] - correct[head.name], membership), seed=seed)
-        for head in others
-    ]
-    tested = [best]
-    for head, p_value, p_adjusted in zip(others, p_values, adjust_p_values(p_values), strict=True):
-        difference = best.accuracy.mean - head.accuracy.mean
-        verdict = _say(best.name, head.name, difference, p_adjusted)
-        test = PairedTest(best.name, difference, p_value, p_adjusted, verdict)
-        fields = {name: getattr(head, name) for name in HeadResult.__slots__}
-        tested.append(HeadResult(**{**fields, "against_best": test}))
-    return tuple(tested)
-
-
-def _group_sums(differences: FloatArray, membership: IntArray) -> FloatArray:
-    return np.bincount(membership, weights=differences).astype(np.float64)
-
-
-def _say(best: str, other: str, difference: float, p_adjusted: float) -> str:
-    if difference == 0:
-        return f"{best} and {other} got equally many clips right."
-    points = f"{100 * difference:.1f} points"
-    if p_adjusted < _ALPHA:
-        return f"{best} is better than {other} by {points} (p = {p_adjusted:.3g})."
-    return f"{best} leads {other} by {points}, which may be chance (p = {p_adjusted:.2g})."

@@ -12,15 +12,13 @@ from features.repair import RepairSummary
 from features.text import format_bytes, format_count, format_table, printable
 from pipeline.comparison import Comparison
 from pipeline.export import ExportSummary
+from pipeline.leaks import describe_near_duplicates
 from pipeline.predict import PredictSummary
+from pipeline.report import GROUPS_UNKNOWN
 from pipeline.runs import RunSummary, summary_to_json
 
 SCHEMA = 1
 _MOST_LISTED = 20
-_GROUPS_UNKNOWN = (
-    "Groups unknown: every clip counts as its own group. If several clips come from one source "
-    "video, this accuracy is too high; say what belongs together with --group-regex or a CSV"
-)
 
 
 def extract_to_json(summary: ExtractSummary) -> dict[str, Any]:
@@ -171,6 +169,7 @@ def train_to_text(summary: RunSummary) -> str:
         f"{summary.head}: {mark}accuracy {summary.accuracy:.1%} "
         f"(95 % interval {summary.low:.1%} to {summary.high:.1%}) on {summary.n_test} test clips",
         f"balanced accuracy {summary.balanced_accuracy:.1%}, macro-F1 {summary.macro_f1:.3f}",
+        *_majority_lines(summary),
         f"trained on {summary.n_train} clips, stopped by {summary.n_val} validation clips after "
         f"{summary.epochs_run} epochs (best {summary.best_epoch}), {summary.seconds:.1f} s",
     ]
@@ -179,7 +178,8 @@ def train_to_text(summary: RunSummary) -> str:
     if summary.n_failed:
         lines.append(f"{format_count(summary.n_failed, 'clip')} of the store without embeddings")
     if not summary.groups_known:
-        lines.append(_GROUPS_UNKNOWN)
+        lines.append(GROUPS_UNKNOWN)
+    lines += _near_duplicate_lines(summary, summary.n_test)
     if summary.leaks:
         lines.append("LEAKY: groups stand on both sides of the split; do not report this accuracy")
     if not summary.is_new:
@@ -229,14 +229,17 @@ def compare_to_text(comparison: Comparison) -> str:
         f"{format_count(comparison.n_seeds, 'seed')}, "
         f"{format_count(comparison.n_trials, 'trial')} ({comparison.n_reused} from before) in "
         f"{comparison.seconds:.0f} s",
-        *(h.against_best.verdict for h in comparison.heads if h.against_best is not None),
+        f"Always naming {_listed_labels(comparison.majority_classes)} would get "
+        f"{comparison.majority_accuracy:.1%}",
+        *(printable(verdict) for verdict in comparison.verdicts),
     ]
     if comparison.n_excluded:
         lines.append(f"{format_count(comparison.n_excluded, 'clip')} of the store in no part")
     if comparison.n_failed:
         lines.append(f"{format_count(comparison.n_failed, 'clip')} of the store without embeddings")
     if not comparison.groups_known:
-        lines.append(_GROUPS_UNKNOWN)
+        lines.append(GROUPS_UNKNOWN)
+    lines += _near_duplicate_lines(comparison, comparison.n_clips)
     lines.append(f"Comparison: {printable(comparison.path)}")
     return "\n".join(lines)
 
@@ -298,6 +301,25 @@ def predict_to_text(summary: PredictSummary) -> str:
         lines += ["Failed:"]
         lines += [f"  {printable(item.clip_id)}: {item.reason}" for item in summary.failures]
     return "\n".join(lines)
+
+
+def _near_duplicate_lines(result: RunSummary | Comparison, n_test: int) -> list[str]:
+    text = describe_near_duplicates(result.near_duplicates, result.n_near_duplicates, n_test)
+    return [text] if text else []
+
+
+def _majority_lines(summary: RunSummary) -> list[str]:
+    if summary.majority_accuracy is None:
+        return []  # a run of an earlier framehead
+    guess = _listed_labels([summary.majority_class])
+    lines = [f"always naming {guess} would get {summary.majority_accuracy:.1%}"]
+    if summary.low <= summary.majority_accuracy:
+        lines.append(f"{summary.head} is not better than always naming {guess}")
+    return lines
+
+
+def _listed_labels(labels: Sequence[str]) -> str:
+    return " or ".join(f"'{printable(label)}'" for label in labels)
 
 
 def _class_table(labels: Mapping[str, int]) -> str:

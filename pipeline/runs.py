@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import warnings
 from collections.abc import Iterator
@@ -14,6 +13,9 @@ from typing import Any
 from features.errors import FrameHeadError, RunDamaged, RunNotFound
 from features.quiet import import_keras
 from features.records import StoreHeader
+from pipeline.headoptions import HeadOptions
+from pipeline.leaks import NearDuplicate
+from pipeline.outputs import read_csv
 from pipeline.splitfiles import split_from_json
 from pipeline.splits import Split
 
@@ -50,6 +52,14 @@ class RunSummary:
         Training and evaluation.
     is_new : bool
         False if the run had been trained before with the same settings.
+    majority_class : str
+        The most frequent class of the training part.
+    majority_accuracy : float or None
+        Of always naming it, on the test part. None in runs of an earlier framehead.
+    near_duplicates : tuple of NearDuplicate
+        Clips of different parts that seem to be one recording.
+    n_near_duplicates : int
+        Test clips that have such a clip in training or validation.
     """
 
     path: str
@@ -70,6 +80,10 @@ class RunSummary:
     best_epoch: int
     seconds: float
     is_new: bool = True
+    majority_class: str = ""
+    majority_accuracy: float | None = None
+    near_duplicates: tuple[NearDuplicate, ...] = ()
+    n_near_duplicates: int = 0
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -102,6 +116,11 @@ class Run:
     def fingerprint(self) -> str:
         """Fingerprint of the store that the head was trained on."""
         return self.header.fingerprint
+
+    @property
+    def head_options(self) -> HeadOptions:
+        """What the head was trained with."""
+        return HeadOptions(**{f.name: self.settings[f.name] for f in fields(HeadOptions)})
 
     def __repr__(self) -> str:
         """Show what it is instead of all it holds."""
@@ -143,7 +162,10 @@ def read_run(path: str | Path) -> Run:
     try:
         if content["schema"] != RUN_SCHEMA:
             raise _damaged(folder, f"schema is {content['schema']}, this framehead reads 1")
-        summary = {item.name: content["summary"][item.name] for item in fields(RunSummary)}
+        had = content["summary"]
+        # What a run of an earlier framehead did not record has its default.
+        summary = {item.name: had[item.name] for item in fields(RunSummary) if item.name in had}
+        pairs = tuple(NearDuplicate(**pair) for pair in summary.pop("near_duplicates", ()))
         return Run(
             path=folder,
             head=content["head"],
@@ -151,7 +173,9 @@ def read_run(path: str | Path) -> Run:
             header=StoreHeader.from_json(json.dumps(content["store"]["header"])),
             split=split_from_json(content["split"], where=f"'{folder / RUN_FILE}'"),
             settings=content["settings"],
-            summary=RunSummary(**{**summary, "path": str(path), "is_new": False}),
+            summary=RunSummary(
+                **{**summary, "path": str(path), "is_new": False, "near_duplicates": pairs}
+            ),
         )
     except RunDamaged:
         raise
@@ -169,7 +193,7 @@ def load_model(run: Run) -> Any:
     Returns
     -------
     keras.Model
-        See `pipeline.heads.build_head` for inputs and output.
+        See `pipeline.headmodel.HeadModel` for inputs and output.
 
     Raises
     ------
@@ -178,6 +202,7 @@ def load_model(run: Run) -> Any:
     """
     keras = import_keras()
     import pipeline.layers  # noqa: F401 -- registers the layers that heads are saved with
+    import pipeline.lstmlayer  # noqa: F401
 
     path = run.path / MODEL_FILE
     try:
@@ -218,8 +243,7 @@ def read_predictions(run: Run) -> list[dict[str, str]]:
     """
     path = run.path / "predictions.csv"
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            return list(csv.DictReader(file))
+        return read_csv(path)
     except OSError as problem:
         raise _damaged(run.path, f"reading predictions.csv failed: {problem}") from problem
 

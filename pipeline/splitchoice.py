@@ -3,108 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from features.errors import OptionInvalid, SplitImpossible
 from features.records import ClipRecord
 from features.store import Store, done_clips
-from pipeline.grouping import Groups, assign_groups
+from pipeline.duplicates import DUPLICATE_ABOVE, find_near_duplicates
+from pipeline.folds import split_into_folds
+from pipeline.grouping import Groups, assign_groups, join_groups, separate_clips
+from pipeline.holdout import split_by_column, split_by_groups, split_by_lists
 from pipeline.leaks import require_no_leaks
 from pipeline.splitfiles import read_split
-from pipeline.splits import (
-    Split,
-    finish_split,
-    split_by_column,
-    split_by_groups,
-    split_by_lists,
-)
+from pipeline.splitrequest import SplitRequest, excluding_options
+from pipeline.splits import Split, finish_split
 
 DEFAULT_TEST_FRACTION = 0.2
-
-# What NumPy and Keras take as a seed.
-_HIGHEST_SEED = 2**32 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class SplitRequest:
-    """What the user said about the split.
-
-    Attributes
-    ----------
-    split : Split or str or Path, optional
-        A split or a file of one; not with `test_lists`.
-    test_lists : str or Path, optional
-        Folder of official lists.
-    fold : int, optional
-        Which of the official folds, by default 1; only with `test_lists`.
-    test_fraction : float, optional
-        Share of the clips to test on, by default 0.2; only where nothing else says which
-        clips are tested.
-    val_fraction : float, default 0.2
-        Share of the training part to validate on, where no clip is marked for it.
-    group_regex : str, optional
-        See `pipeline.grouping.assign_groups`.
-    allow_leaks : bool, default False
-    seed : int, default 0
-    """
-
-    split: Split | str | Path | None = None
-    test_lists: str | Path | None = None
-    fold: int | None = None
-    test_fraction: float | None = None
-    val_fraction: float = 0.2
-    group_regex: str | None = None
-    allow_leaks: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse options that would have no effect, and seeds out of range."""
-        require_seed(self.seed)
-        for chosen in ("split", "test_lists"):
-            if getattr(self, chosen) is None:
-                continue
-            if self.test_fraction is not None:
-                raise excluding_options("test_fraction", chosen)
-            if chosen == "split" and self.test_lists is not None:
-                raise excluding_options("split", "test_lists")
-        if self.fold is not None and self.test_lists is None:
-            raise OptionInvalid(
-                f"--fold says which of the official lists to use. Received: --fold {self.fold} "
-                "without --test-lists.",
-                hint="give --test-lists FOLDER as well, or leave --fold out",
-            )
-
-
-def excluding_options(first: str, second: str) -> OptionInvalid:
-    """Return the error that two parameters cannot be given together."""
-    one, other = (f"--{name.replace('_', '-')}" for name in (first, second))
-    return OptionInvalid(
-        f"{one} and {other} exclude each other: both say which clips are tested. Received: both.",
-        hint=f"leave {one} or {other} out",
-    )
-
-
-def require_seed(seed: int, n_seeds: int = 1) -> None:
-    """Refuse seeds that NumPy or Keras would not take.
-
-    Parameters
-    ----------
-    seed : int
-        The first one.
-    n_seeds : int, default 1
-        How many follow each other, the first included.
-
-    Raises
-    ------
-    OptionInvalid
-    """
-    if 0 <= seed <= _HIGHEST_SEED + 1 - n_seeds:
-        return
-    several = "" if n_seeds == 1 else f" with --seeds {n_seeds}"
-    raise OptionInvalid(
-        f"--seed must be from 0 to {_HIGHEST_SEED + 1 - n_seeds}{several}. Received: {seed}."
-    )
+DEFAULT_FOLDS = 5
 
 
 def usable_clips(store: Store) -> tuple[ClipRecord, ...]:
@@ -136,43 +51,124 @@ def choose_split(store: Store, request: SplitRequest) -> tuple[Split, Groups]:
     SplitLeaks
         If a group stands in several parts and `allow_leaks` is False.
     OptionInvalid
-        If a fraction is not between 0 and 1, or `test_fraction` is given and the store's
-        split column says which clips are tested.
+        If a fraction is not between 0 and 1, or `test_fraction` or `ignore_groups` is given
+        and the store's split column says which clips are tested.
     """
     clips = usable_clips(store)
-    groups = assign_groups(clips, request.group_regex)
+    groups, groups_from = _choose_groups(store, clips, request)
     val_fraction, seed = request.val_fraction, request.seed
     if request.split is not None:
         split = _fit_to_store(store, clips, groups, request)
     elif request.test_lists is not None:
+        fold = 1 if request.fold is None else request.fold
         split = split_by_lists(
             clips,
             Path(request.test_lists),
-            1 if request.fold is None else request.fold,
+            fold,
             groups=groups,
             val_fraction=val_fraction,
             seed=seed,
         )
     elif any(clip.split for clip in clips):
-        if request.test_fraction is not None:
-            raise OptionInvalid(
-                f"--test-fraction cannot be used with a store whose split column says which clips "
-                f"are tested. Received: --test-fraction {request.test_fraction} for "
-                f"'{store.path}'.",
-                hint="leave --test-fraction out, or write a split of your own and give --split",
-            )
+        _require_no_column(store, request)
         split = split_by_column(clips, groups=groups, val_fraction=val_fraction, seed=seed)
     else:
+        share = DEFAULT_TEST_FRACTION if request.test_fraction is None else request.test_fraction
         split = split_by_groups(
             clips,
-            groups=groups,
-            test_fraction=(
-                DEFAULT_TEST_FRACTION if request.test_fraction is None else request.test_fraction
-            ),
+            groups=separate_clips(clips) if request.ignore_groups else groups,
+            test_fraction=share,
             val_fraction=val_fraction,
             seed=seed,
         )
-    return require_no_leaks(split, groups, allow_leaks=request.allow_leaks), groups
+    return _finish(store, split, groups, groups_from, request), groups
+
+
+def choose_splits(
+    store: Store, request: SplitRequest, n_folds: int | None = None
+) -> tuple[tuple[Split, ...], Groups]:
+    """Choose the splits of a comparison: the one that was asked for, or else folds.
+
+    Parameters
+    ----------
+    store : Store
+    request : SplitRequest
+    n_folds : int, optional
+        By default the store's own split if its split column names a test part, else 5.
+
+    Returns
+    -------
+    tuple of Split
+    dict of str to str
+        Group of every usable clip.
+
+    Raises
+    ------
+    SplitImpossible, SplitLeaks
+        As `choose_split`, and if a class has fewer groups than there are folds.
+    OptionInvalid
+        As `choose_split`, and if `n_folds` is given with a split or lists.
+    """
+    for chosen in ("split", "test_lists"):
+        if n_folds is not None and getattr(request, chosen) is not None:
+            raise excluding_options("folds", chosen)
+    clips = usable_clips(store)
+    has_own = n_folds is None and any(clip.split == "test" for clip in clips)
+    if request.split is not None or request.test_lists is not None or has_own:
+        split, groups = choose_split(store, request)
+        return (split,), groups
+    groups, groups_from = _choose_groups(store, clips, request)
+    folds = split_into_folds(
+        clips,
+        DEFAULT_FOLDS if n_folds is None else n_folds,
+        groups=separate_clips(clips) if request.ignore_groups else groups,
+        val_fraction=request.val_fraction,
+        seed=request.seed,
+    )
+    return tuple(_finish(store, item, groups, groups_from, request) for item in folds), groups
+
+
+def _choose_groups(
+    store: Store, clips: Sequence[ClipRecord], request: SplitRequest
+) -> tuple[Groups, str]:
+    groups = assign_groups(clips, request.group_regex)
+    if request.group_regex is not None:
+        groups_from = f"--group-regex '{request.group_regex}'"
+    else:
+        n_unknown = sum(not clip.group for clip in clips)
+        groups_from = f"the store, unknown for {n_unknown} of {len(clips)} clips"
+        groups_from = groups_from if n_unknown else "the store"
+    if request.join_near_duplicates:
+        pairs = find_near_duplicates(store, groups)
+        groups = join_groups(groups, [(one, other) for one, other, _ in pairs])
+        groups_from += ", near-duplicates joined"
+    return groups, groups_from
+
+
+def _finish(
+    store: Store, split: Split, groups: Groups, groups_from: str, request: SplitRequest
+) -> Split:
+    """Refuse leaks, and record what made the split unless the split tells that already."""
+    if request.ignore_groups:
+        split = replace(split, method=f"{split.method}, groups ignored")
+    if request.join_near_duplicates or not split.groups_from:
+        joined_above = DUPLICATE_ABOVE if request.join_near_duplicates else None
+        split = replace(split, groups_from=groups_from, joined_above=joined_above)
+    if not split.store_fingerprint:
+        split = replace(split, store_fingerprint=store.header.fingerprint)
+    return require_no_leaks(split, groups, allow_leaks=request.allow_leaks)
+
+
+def _require_no_column(store: Store, request: SplitRequest) -> None:
+    fraction = request.test_fraction
+    given = "" if fraction is None else f"--test-fraction {fraction}"
+    given = "--ignore-groups" if request.ignore_groups else given
+    if given:
+        raise OptionInvalid(
+            f"{given.split()[0]} cannot be used with a store whose split column says which clips "
+            f"are tested. Received: {given} for '{store.path}'.",
+            hint=f"leave {given.split()[0]} out, or write a split of your own and give --split",
+        )
 
 
 def _fit_to_store(
@@ -194,5 +190,5 @@ def _fit_to_store(
     for part in ("train", "test"):
         if part not in marked.values():
             raise SplitImpossible(f"Every {part} clip of the split has failed in '{store.path}'.")
-    split = finish_split(clips, groups, marked, given.method, request.val_fraction, given.seed)
-    return replace(split, leaks=given.leaks)
+    made = finish_split(clips, groups, marked, given.method, request.val_fraction, given.seed)
+    return replace(given, train=made.train, val=made.val, test=made.test, excluded=made.excluded)

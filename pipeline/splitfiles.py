@@ -53,7 +53,8 @@ def split_from_json(fields: Any, *, where: str) -> Split:
     Raises
     ------
     SplitImpossible
-        If a part is missing or is no list of clip ids, or a clip is in two parts.
+        If a part is missing or is no list of clip ids, a clip is in two parts, or another
+        field has no legal value.
     """
     if not isinstance(fields, dict) or not {"train", "test"} <= fields.keys():
         raise SplitImpossible(
@@ -75,13 +76,22 @@ def split_from_json(fields: Any, *, where: str) -> Split:
     for name in ("train", "test"):
         if not parts[name]:
             raise SplitImpossible(f"'{name}' of a split must name a clip. It is empty in {where}.")
-    return Split(
-        **parts,
-        method=str(fields.get("method", f"the file {where}")),
-        seed=int(fields.get("seed", 0)),
-        groups_known=bool(fields.get("groups_known", True)),
-        leaks=bool(fields.get("leaks", False)),
-    )
+    joined_above = fields.get("joined_above")
+    try:
+        return Split(
+            **parts,
+            method=str(fields.get("method", f"the file {where}")),
+            seed=int(fields.get("seed", 0)),
+            groups_known=bool(fields.get("groups_known", True)),
+            leaks=bool(fields.get("leaks", False)),
+            groups_from=str(fields.get("groups_from", "")),
+            store_fingerprint=str(fields.get("store_fingerprint", "")),
+            joined_above=None if joined_above is None else float(joined_above),
+        )
+    except (TypeError, ValueError) as problem:
+        raise SplitImpossible(
+            f"'seed' and 'joined_above' of a split must be numbers. {where}: {problem}."
+        ) from problem
 
 
 def write_split(path: str | Path, split: Split) -> None:
@@ -99,7 +109,7 @@ def write_split(path: str | Path, split: Split) -> None:
     target = Path(path)
     partial = target.with_name(f"{target.name}.partial")
     # ASCII with escapes, so that clip ids whose bytes are not UTF-8 survive.
-    text = json.dumps(split_to_json(split), indent=1)
+    text = json.dumps(split_to_json(split), indent=1) + "\n"
     try:
         partial.write_text(text, encoding="ascii")
         partial.replace(target)

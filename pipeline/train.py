@@ -8,22 +8,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from features.errors import OutputExists, RunDamaged
 from features.store import Store, open_store
 from pipeline.batches import Float32Array, Sequences, load_sequences
-from pipeline.fitting import (
-    ClassWeights,
-    EpochReport,
-    FitOptions,
-    FittedHead,
-    fit_head,
-    limit_threads,
-    predict_probabilities,
-)
-from pipeline.heads import HeadOptions, find_head
-from pipeline.metrics import report_scores
+from pipeline.epochs import predict_clips
+from pipeline.fitoptions import ClassWeights, EpochReport, FitOptions
+from pipeline.fitting import FittedHead, fit_head
+from pipeline.headoptions import Aggregate, HeadOptions
+from pipeline.heads import parse_head
+from pipeline.leaks import find_straddling_duplicates
+from pipeline.metrics import most_frequent, report_scores
 from pipeline.outputs import (
     report_unwritable,
     require_free,
@@ -31,8 +25,8 @@ from pipeline.outputs import (
     write_csv,
     write_json,
 )
-from pipeline.plots import draw_confusions, draw_curves
 from pipeline.provenance import describe_environment, digest_clips, digest_json, name_differences
+from pipeline.report import require_videos, write_run_report
 from pipeline.runs import (
     MODEL_FILE,
     RUN_FILE,
@@ -41,9 +35,12 @@ from pipeline.runs import (
     read_run,
     save_model,
 )
-from pipeline.splitchoice import SplitRequest, choose_split
+from pipeline.splitchoice import choose_split
 from pipeline.splitfiles import split_to_json
+from pipeline.splitrequest import SplitRequest
 from pipeline.splits import Split
+from pipeline.threads import limit_threads
+from pipeline.tensorboard import write_tensorboard
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -58,6 +55,8 @@ class _Plan:
     seed: int
     head_options: HeadOptions
     fit_options: FitOptions
+    videos: str | Path | None
+    tensorboard: bool
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -87,15 +86,22 @@ def train_head(
     val_fraction: float = 0.2,
     group_regex: str | None = None,
     allow_leaks: bool = False,
+    ignore_groups: bool = False,
+    join_near_duplicates: bool = False,
     seed: int = 0,
     epochs: int = 100,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     learning_rate: float = 1e-3,
     units: int | None = None,
     dropout: float | None = None,
+    reduce: str | None = None,
+    window: int | None = None,
+    aggregate: Aggregate = "mean",
     patience: int = 12,
     class_weights: ClassWeights = "none",
     threads: int | None = None,
+    videos: str | Path | None = None,
+    tensorboard: bool = False,
     overwrite: bool = False,
     on_epoch: Callable[[EpochReport], None] | None = None,
 ) -> RunSummary:
@@ -110,18 +116,25 @@ def train_head(
     out : str or Path
         Folder of the run.
     head : str, default "lstm"
-        A key of `pipeline.heads.HEADS`.
+        See `pipeline.heads.parse_head`.
     split, test_lists, fold, test_fraction, val_fraction, group_regex, allow_leaks
-        See `pipeline.splitchoice.SplitRequest`.
+        See `pipeline.splitrequest.SplitRequest`.
+    ignore_groups, join_near_duplicates
+        See `pipeline.splitrequest.SplitRequest`.
     seed : int, default 0
         Of the split, the first weights, dropout, the order of clips and the bootstrap. Sets
         the global random seeds of Python, NumPy and the Keras backend.
     epochs, batch_size, learning_rate, patience, class_weights
-        See `pipeline.fitting.FitOptions`.
-    units, dropout
-        See `pipeline.heads.HeadOptions`; by default the head's own.
+        See `pipeline.fitoptions.FitOptions`.
+    units, dropout, reduce, window, aggregate
+        See `pipeline.headoptions.HeadOptions`; by default the head's own.
     threads : int, optional
         Most threads of the Keras backend; only before Keras is imported.
+    videos : str or Path, optional
+        Where the video folder lies now, for the pictures in ``report.html``; by default where
+        the store says it lay. A finished run gets a new page.
+    tensorboard : bool, default False
+        Write TensorBoard logs into the run as well.
     overwrite : bool, default False
         Replace a run that stands at `out`.
     on_epoch : callable, optional
@@ -145,20 +158,36 @@ def train_head(
         If a loss is not finite.
     """
     target = Path(out)
-    find_head(head)
+    parse_head(head)
+    require_videos(videos)
     request = SplitRequest(
-        split, test_lists, fold, test_fraction, val_fraction, group_regex, allow_leaks, seed
+        split,
+        test_lists,
+        fold,
+        test_fraction,
+        val_fraction,
+        group_regex,
+        allow_leaks,
+        seed,
+        ignore_groups=ignore_groups,
+        join_near_duplicates=join_near_duplicates,
     )
-    head_options = HeadOptions(units, dropout)
+    head_options = HeadOptions(units, dropout, reduce, window, aggregate)
     fit_options = FitOptions(epochs, batch_size, learning_rate, patience, class_weights)
     store = open_store(store_path)
     chosen, groups = choose_split(store, request)
     trained = set(chosen.train)
     classes = tuple(sorted({clip.label for clip in store.clips if clip.clip_id in trained}))
-    plan = _Plan(store, chosen, groups, classes, head, seed, head_options, fit_options)
+    options = (head_options, fit_options, videos, tensorboard)
+    plan = _Plan(store, chosen, groups, classes, head, seed, *options)
     if not overwrite:
         finished = _find_finished(target, plan)
         if finished is not None:
+            with report_unwritable(target):
+                if videos is not None:
+                    write_run_report(target, store, videos=videos)
+                if tensorboard:
+                    write_tensorboard(target)
             return finished
     _require_free(target, plan, overwrite=overwrite)
     limit_threads(threads)
@@ -210,11 +239,17 @@ def _train_into(
         on_epoch=on_epoch,
     )
     test = load_sequences(plan.store, split.test, plan.classes)
-    probabilities = predict_probabilities(fitted.model, test)
+    probabilities = predict_clips(fitted.model, test, plan.head_options)
     test_groups = [plan.groups[clip_id] for clip_id in test.clip_ids]
     scores = report_scores(
-        probabilities, test.class_indices, test_groups, plan.classes, seed=plan.seed
+        probabilities,
+        test.class_indices,
+        test_groups,
+        plan.classes,
+        majority=most_frequent(train.class_indices),
+        seed=plan.seed,
     )
+    near_duplicates, n_near_duplicates = find_straddling_duplicates(plan.store, [split])
     summary = RunSummary(
         path=str(target),
         head=plan.head,
@@ -223,6 +258,8 @@ def _train_into(
         high=scores["accuracy"]["high"],
         balanced_accuracy=scores["balanced_accuracy"],
         macro_f1=scores["macro_f1"],
+        majority_class=scores["majority_class"],
+        majority_accuracy=scores["majority_accuracy"],
         n_train=len(split.train),
         n_val=len(split.val),
         n_test=len(split.test),
@@ -233,6 +270,8 @@ def _train_into(
         epochs_run=len(fitted.history),
         best_epoch=fitted.best_epoch,
         seconds=time.perf_counter() - started,
+        near_duplicates=near_duplicates,
+        n_near_duplicates=n_near_duplicates,
     )
     with report_unwritable(target):
         _write_run(folder, plan, fitted, test, probabilities, scores, summary)
@@ -253,9 +292,10 @@ def _write_run(
     _write_predictions(folder, plan, test, probabilities)
     write_json(folder / "report.json", scores)
     write_json(folder / "split.json", split_to_json(plan.split))
-    draw_curves(folder / "curves.png", fitted.history, fitted.best_epoch, summary)
-    draw_confusions(folder / "confusion.png", np.array(scores["confusions"]), plan.classes, summary)
     write_json(folder / RUN_FILE, _describe(plan, fitted, scores, summary))
+    write_run_report(folder, plan.store, videos=plan.videos)
+    if plan.tensorboard:
+        write_tensorboard(folder)
 
 
 def _describe(

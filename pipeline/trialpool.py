@@ -17,7 +17,7 @@ from pathlib import Path
 from features import errors
 from features.errors import FrameHeadError, OptionInvalid, TrainingFailed
 from features.pool import default_n_workers
-from pipeline.fitting import thread_environment
+from pipeline.threads import thread_environment
 from pipeline.trials import Trial
 
 # Each worker holds the backend and the store's clips: about a gigabyte.
@@ -63,13 +63,17 @@ def choose_jobs(jobs: int | None, n_trials: int) -> int:
     return max(1, min(wanted, n_trials))
 
 
-def run_trials(plan_path: Path, trials: Sequence[Trial], *, jobs: int) -> Iterator[Trial]:
+def run_trials(
+    plan_path: Path, sequences: Path, trials: Sequence[Trial], *, jobs: int
+) -> Iterator[Trial]:
     """Run trials in worker processes; their results are files in the plan's folder.
 
     Parameters
     ----------
     plan_path : Path
         See `pipeline.trials.write_plan`.
+    sequences : Path
+        All clips, see `pipeline.sharing.shared_sequences`.
     trials : sequence of Trial
     jobs : int
         Processes, each with its share of the cores.
@@ -94,7 +98,7 @@ def run_trials(plan_path: Path, trials: Sequence[Trial], *, jobs: int) -> Iterat
     threads: list[threading.Thread] = []
     try:
         for _ in range(jobs):
-            workers.append(_Worker(plan_path, max(1, default_n_workers() // jobs)))
+            workers.append(_Worker(plan_path, sequences, max(1, default_n_workers() // jobs)))
             thread = threading.Thread(
                 target=_drive, args=(workers[-1], waiting, finished), daemon=True
             )
@@ -141,7 +145,7 @@ def _drive(
 class _Worker:
     """One worker process, seen from its parent."""
 
-    def __init__(self, plan_path: Path, n_threads: int) -> None:
+    def __init__(self, plan_path: Path, sequences: Path, n_threads: int) -> None:
         root = str(Path(__file__).resolve().parent.parent)
         # Not multiprocessing: that would import the caller's main module once more, which
         # breaks scripts without a main guard, and notebooks. -P keeps the working
@@ -150,7 +154,7 @@ class _Worker:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by `close`
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", code, str(plan_path)],
+                [sys.executable, "-P", "-c", code, str(plan_path), str(sequences)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._said,

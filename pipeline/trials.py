@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from features.errors import FrameHeadError, TrainingFailed
-from features.store import Store, open_store
-from pipeline.batches import Sequences, load_sequences, sequence_from_vectors, take_clips
-from pipeline.fitting import FitOptions, fit_head, predict_probabilities
-from pipeline.heads import HeadOptions
+from pipeline.batches import Sequences, sequence_from_vectors, take_clips
+from pipeline.epochs import predict_clips
+from pipeline.fitoptions import FitOptions
+from pipeline.fitting import Workbench, fit_head
+from pipeline.headoptions import HeadOptions
 from pipeline.metrics import hits_in_top
 from pipeline.outputs import report_unwritable, write_json
+from pipeline.sharing import map_sequences
 from pipeline.splitfiles import split_from_json, split_to_json
 from pipeline.splits import Split
 
@@ -103,7 +105,9 @@ class TrialResult:
     latency_ms: float
 
 
-def run_trial(plan: TrialPlan, trial: Trial, sequences: Sequences) -> TrialResult:
+def run_trial(
+    plan: TrialPlan, trial: Trial, sequences: Sequences, workbench: Workbench | None = None
+) -> TrialResult:
     """Train and test one head.
 
     Parameters
@@ -112,6 +116,8 @@ def run_trial(plan: TrialPlan, trial: Trial, sequences: Sequences) -> TrialResul
     trial : Trial
     sequences : Sequences
         All clips of all splits.
+    workbench : Workbench, optional
+        Where compiled heads are kept from trial to trial; does not change results.
 
     Returns
     -------
@@ -132,10 +138,11 @@ def run_trial(plan: TrialPlan, trial: Trial, sequences: Sequences) -> TrialResul
         seed=trial.seed,
         head_options=plan.head_options,
         fit_options=plan.fit_options,
+        workbench=workbench,
     )
     train_seconds = time.perf_counter() - started
     test = take_clips(sequences, split.test)
-    probabilities = predict_probabilities(fitted.model, test)
+    probabilities = predict_clips(fitted.model, test, plan.head_options)
     return TrialResult(
         predicted=probabilities.argmax(axis=1).tolist(),
         confidence=np.round(probabilities.max(axis=1).astype(float), 6).tolist(),
@@ -144,7 +151,7 @@ def run_trial(plan: TrialPlan, trial: Trial, sequences: Sequences) -> TrialResul
         epochs_run=len(fitted.history),
         best_epoch=fitted.best_epoch,
         train_seconds=round(train_seconds, 3),
-        latency_ms=round(_measure_latency(fitted.model, test), 3),
+        latency_ms=round(_measure_latency(fitted.model, test, plan.head_options), 3),
     )
 
 
@@ -197,20 +204,20 @@ def read_trial_result(folder: Path, trial: Trial) -> TrialResult | None:
 def main() -> None:
     """Run trials that arrive on standard input, one JSON line each, until it closes.
 
-    Every trial is answered by one JSON line on standard output.
+    Arguments are the plan's file and the folder of the shared sequences. Every trial is
+    answered by one JSON line on standard output.
     """
     # Libraries may print; the answers go out on a descriptor that they do not know.
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)
     plan = read_plan(Path(sys.argv[1]))
-    sequences: Sequences | None = None
+    sequences = map_sequences(Path(sys.argv[2]))
+    workbench = Workbench()
     for line in sys.stdin:
         trial = Trial(**json.loads(line))
         answer: dict[str, str] = {"kind": "done"}
         try:
-            if sequences is None:
-                sequences = _load_all(open_store(plan.store_path), plan)
-            result = run_trial(plan, trial, sequences)
+            result = run_trial(plan, trial, sequences, workbench)
             content = {**asdict(trial), "result": asdict(result)}
             with report_unwritable(plan.folder):
                 write_json(plan.folder / trial.file_name, content)
@@ -227,19 +234,14 @@ def main() -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def _load_all(store: Store, plan: TrialPlan) -> Sequences:
-    ids = {i for split in plan.splits for i in (*split.train, *split.val, *split.test)}
-    return load_sequences(store, sorted(ids), plan.classes)
-
-
-def _measure_latency(model: Any, test: Sequences) -> float:
+def _measure_latency(model: Any, test: Sequences, options: HeadOptions) -> float:
     rows = range(min(_TIMED_CLIPS, len(test.clip_ids)))
     clips = [sequence_from_vectors([test.vectors[row][test.mask[row]]]) for row in rows]
     for shape in {clip.mask.shape: clip for clip in clips}.values():
-        predict_probabilities(model, shape)  # compiles the head for this length
+        predict_clips(model, shape, options)  # compiles the head for this length
     seconds = []
     for clip in clips:
         started = time.perf_counter()
-        predict_probabilities(model, clip)
+        predict_clips(model, clip, options)
         seconds.append(time.perf_counter() - started)
     return 1000 * float(np.median(seconds))

@@ -16,7 +16,7 @@ def ranks() -> dict[str, int]:
 
 
 def source_files() -> list[Path]:
-    files = [*ROOT.glob("features/*.py"), *ROOT.glob("pipeline/*.py"), ROOT / "cli.py"]
+    files = [*ROOT.glob("features/**/*.py"), *ROOT.glob("pipeline/*.py"), ROOT / "cli.py"]
     return [path for path in files if path.name != "__init__.py"]
 
 
@@ -50,7 +50,7 @@ def test_files_import_only_downward() -> None:
 
 
 def test_features_knows_nothing_of_pipeline() -> None:
-    for path in ROOT.glob("features/*.py"):
+    for path in ROOT.glob("features/**/*.py"):
         assert not {name for name in imported_files(path) if not name.startswith("features/")}
 
 

@@ -19,10 +19,8 @@ from features.errors import HeadUnknown, OptionInvalid, OutputExists, TrainingFa
 from pipeline import compare
 from pipeline.compare import TrialProgress, compare_heads
 from pipeline.comparison import Comparison
-from pipeline.ranking import rank_heads
-from pipeline.splits import Split
 from pipeline.trialpool import choose_jobs, run_trials
-from pipeline.trials import Trial, TrialResult
+from pipeline.trials import Trial
 
 QUICK: dict[str, Any] = {
     "heads": ("mean-linear", "mlp"),
@@ -71,6 +69,12 @@ def test_outputs_agree(finished: Comparison) -> None:
     for head in content["heads"]:
         assert head["accuracy"]["low"] <= head["accuracy"]["mean"] <= head["accuracy"]["high"]
         assert head["accuracy"]["n"] == 30
+    assert [(pair["a"], pair["b"]) for pair in content["pairs"]] == [tuple(names)]
+    assert content["pairs"][0]["low"] <= content["pairs"][0]["difference"]
+    assert content["verdicts"] == list(finished.verdicts) != []
+    assert content["majority_classes"] == list(finished.majority_classes)
+    # Three classes with equally many clips: the guess is right for a third, more or less.
+    assert content["majority_accuracy"] == pytest.approx(1 / 3, abs=0.15)
     assert len(content["splits"]) == 2
     with (folder / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -139,7 +143,7 @@ def test_options_are_checked_first(store_path: Path, tmp_path: Path) -> None:
 def test_worker_that_dies_is_reported(tmp_path: Path) -> None:
     trial = Trial("lstm", 0, 0, "k" * 64)
     with pytest.raises(TrainingFailed, match=r"lstm-seed0-fold0.*ended with 1: .*none\.json"):
-        list(run_trials(tmp_path / "none.json", [trial], jobs=1))
+        list(run_trials(tmp_path / "none.json", tmp_path, [trial], jobs=1))
 
 
 def test_answer_that_is_none_ends_the_comparison(
@@ -154,7 +158,7 @@ def test_answer_that_is_none_ends_the_comparison(
     )
     trial = Trial("lstm", 0, 0, "k" * 64)
     with pytest.raises(TrainingFailed, match=r"lstm-seed0-fold0.*JSONDecodeError"):
-        list(run_trials(tmp_path / "plan.json", [trial], jobs=1))
+        list(run_trials(tmp_path / "plan.json", tmp_path, [trial], jobs=1))
 
 
 def test_no_worker_outlives_one_that_cannot_start(
@@ -173,7 +177,7 @@ def test_no_worker_outlives_one_that_cannot_start(
     monkeypatch.setattr(subprocess, "Popen", start_once)
     trials = [Trial("lstm", seed, 0, "k" * 64) for seed in (0, 1)]
     with pytest.raises(TrainingFailed, match=r"no more processes.*--jobs"):
-        list(run_trials(tmp_path / "plan.json", trials, jobs=2))
+        list(run_trials(tmp_path / "plan.json", tmp_path, trials, jobs=2))
     assert started[0].returncode is not None
 
 
@@ -192,7 +196,7 @@ def test_interrupt_ends_threads_before_their_streams_close(
     faults: list[object] = []
     monkeypatch.setattr(threading, "excepthook", faults.append)
     trials = [Trial("lstm", seed, 0, "k" * 64) for seed in range(8)]
-    running = run_trials(tmp_path / "plan.json", trials, jobs=2)
+    running = run_trials(tmp_path / "plan.json", tmp_path, trials, jobs=2)
     next(running)
     with pytest.raises(KeyboardInterrupt):
         running.throw(KeyboardInterrupt)  # type: ignore[attr-defined]
@@ -200,69 +204,13 @@ def test_interrupt_ends_threads_before_their_streams_close(
     assert not [thread for thread in threading.enumerate() if "_drive" in thread.name]
 
 
-def test_error_of_a_trial_keeps_its_kind(
-    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def choose_and_remove(jobs: int | None, n_trials: int) -> int:
-        store.unlink()
-        return 1
-
-    store = tmp_path / "s.h5"
-    store.write_bytes(store_path.read_bytes())
-    monkeypatch.setattr(compare, "choose_jobs", choose_and_remove)
-    with pytest.raises(FileNotFoundError, match=r"s\.h5"):
-        compare_heads(store, tmp_path / "out", **QUICK)
+def test_error_of_a_trial_keeps_its_kind(store_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionInvalid, match=r"pca:999 for embeddings of"):
+        compare_heads(store_path, tmp_path / "out", **QUICK, reduce="pca:999")
+    # Nothing is left of the sequences that the workers shared.
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == ["trials"]
     assert not any((tmp_path / "out" / "trials").iterdir())
     assert (tmp_path / "out" / "settings.json").exists()
-
-
-def make_result(predicted: list[int]) -> TrialResult:
-    n_clips = len(predicted)
-    return TrialResult(predicted, [0.9] * n_clips, [True] * n_clips, 100, 5, 4, 1.0, 2.0)
-
-
-def test_ranking_by_hand() -> None:
-    ids = [f"c{i:02d}" for i in range(20)]
-    splits = [
-        Split((), (), tuple(ids[:10]), method="1"),
-        Split((), (), tuple(ids[10:]), method="2"),
-    ]
-    truth = {clip_id: i % 2 for i, clip_id in enumerate(ids)}
-    groups = {clip_id: f"g{i // 2}" for i, clip_id in enumerate(ids)}
-    right = [[truth[i] for i in split.test] for split in splits]
-    wrong = [[1 - value for value in row] for row in right]
-    results = {}
-    for seed in (0, 1):
-        for fold in (0, 1):
-            results[Trial("good", seed, fold, "")] = make_result(right[fold])
-            results[Trial("bad", seed, fold, "")] = make_result(wrong[fold])
-            # Right with the first seed only.
-            half = right[fold] if seed == 0 else wrong[fold]
-            results[Trial("half", seed, fold, "")] = make_result(half)
-    ranked = rank_heads(results, splits, truth, groups, ["a", "b"])
-    assert [head.name for head in ranked] == ["good", "half", "bad"]
-    assert [head.accuracy.mean for head in ranked] == [1.0, 0.5, 0.0]
-    assert ranked[0].against_best is None
-    assert ranked[0].accuracy.low == pytest.approx(0.025 ** (1 / 10))
-    assert ranked[0].calibration_error == pytest.approx(0.1)
-    worst = ranked[2].against_best
-    assert worst is not None
-    assert worst.p_value == pytest.approx(2 / 1024)
-    assert worst.p_adjusted == pytest.approx(4 / 1024)
-    assert worst.verdict == "good is better than bad by 100.0 points (p = 0.00391)."
-
-
-def test_equal_heads_are_not_told_apart() -> None:
-    splits = [Split((), (), ("a", "b", "c"), method="1")]
-    truth, groups = {"a": 0, "b": 1, "c": 1}, {"a": "g", "b": "h", "c": "i"}
-    results = {
-        Trial("x", 0, 0, ""): make_result([0, 1, 0]),
-        Trial("y", 0, 0, ""): make_result([0, 0, 1]),
-    }
-    second = rank_heads(results, splits, truth, groups, ["a", "b"])[1]
-    assert second.against_best is not None
-    assert second.against_best.p_adjusted == 1.0
-    assert second.against_best.verdict == "x and y got equally many clips right."
 
 
 def test_the_stores_own_split_is_used_unless_folds_are_asked_for(tmp_path: Path) -> None:

@@ -12,16 +12,17 @@ from stage2_helpers import DIM
 from features.errors import HeadUnknown, OptionInvalid, TrainingFailed
 from features.quiet import import_keras
 from pipeline.batches import Sequences, model_inputs, sequence_from_vectors
-from pipeline.fitting import (
-    EpochReport,
-    FitOptions,
-    _train_epoch,
-    fit_head,
-    limit_threads,
-    predict_probabilities,
-)
-from pipeline.heads import HEADS, HeadOptions, build_head, find_head
+from pipeline.epochs import predict_probabilities, train_epoch
+from pipeline.fitoptions import EpochReport, FitOptions
+from pipeline.fitting import Workbench, fit_head
+from pipeline.headmodel import build_head, fit_front, join_halves, prepare
+from pipeline.headoptions import HeadOptions
+from pipeline.heads import HEADS, parse_head
 from pipeline.runs import save_model
+from pipeline.threads import limit_threads
+
+# Every head as it is, and what else it may see.
+EVERY_HEAD = [*sorted(HEADS), "lstm:both", "mean-linear:motion", "transformer:both"]
 
 
 def make_sequences(seed: int = 0, *, n_clips: int = 24, signal: float = 1.5) -> Sequences:
@@ -39,21 +40,14 @@ def make_sequences(seed: int = 0, *, n_clips: int = 24, signal: float = 1.5) -> 
 def make_model(name: str, **options: Any) -> Any:
     rng = np.random.default_rng(1)
     import_keras().utils.set_random_seed(0)
-    model = build_head(
-        name,
-        embedding_dim=DIM,
-        n_classes=3,
-        mean=rng.normal(size=DIM),
-        deviation=rng.uniform(0.5, 2, size=DIM),
-        options=HeadOptions(units=8, **options),
-    )
+    head = build_head(name, embedding_dim=DIM, n_classes=3, options=HeadOptions(units=8, **options))
+    fit_front(head, make_sequences(5))
     # Some heads start at zero; weights as after training make every fault show.
-    logits = model.get_layer("logits")
-    logits.set_weights([rng.normal(size=weight.shape) for weight in logits.get_weights()])
-    return model
+    head.core.set_weights([rng.normal(size=w.shape) * 0.5 for w in head.core.get_weights()])
+    return join_halves(head)
 
 
-@pytest.mark.parametrize("name", sorted(HEADS))
+@pytest.mark.parametrize("name", EVERY_HEAD)
 def test_padding_and_company_change_nothing(name: str, tmp_path: Path) -> None:
     model = make_model(name)
     sequences = make_sequences()
@@ -84,9 +78,7 @@ def test_padding_and_company_change_nothing(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["mean-linear", "mlp"])
 def test_heads_of_unbounded_vectors_start_undecided(name: str) -> None:
-    model = build_head(
-        name, embedding_dim=DIM, n_classes=3, mean=[0.0] * DIM, deviation=[1.0] * DIM
-    )
+    model = build_head(name, embedding_dim=DIM, n_classes=3).whole
     np.testing.assert_allclose(predict_probabilities(model, make_sequences()), 1 / 3, atol=1e-6)
 
 
@@ -159,11 +151,42 @@ def test_step_of_a_partly_filled_batch_is_the_mean_of_its_clips() -> None:
             weighted_metrics=["accuracy"],
         )
     weights = np.ones(5, dtype=np.float32)
-    _train_epoch(models[0], train, weights, np.arange(5), FitOptions(batch_size=4))
+    train_epoch(models[0], train, weights, np.arange(5), 4)
     for rows in (slice(0, 4), slice(4, 5)):
         models[1].train_on_batch(model_inputs(train, rows), train.class_indices[rows])
     for filled, plain in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_allclose(filled, plain, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lstm:both", "tcn", "gru"])
+def test_workbench_changes_nothing(name: str) -> None:
+    workbench = Workbench()
+    options = FitOptions(epochs=3)
+    test = make_sequences(2)
+    for seed in (0, 1, 0):
+        train, val = make_sequences(seed, n_clips=30), make_sequences(seed + 5)
+        fits = [
+            fit_head(train, val, head=name, n_classes=3, seed=seed, fit_options=options, **kept)
+            for kept in ({}, {"workbench": workbench})
+        ]
+        assert fits[0].history == fits[1].history
+        alone, kept_up = (predict_probabilities(fit.model, test) for fit in fits)
+        np.testing.assert_array_equal(alone, kept_up)
+
+
+@pytest.mark.parametrize("name", ["mean-linear:both", "lstm:motion"])
+def test_halves_do_what_the_whole_does(name: str) -> None:
+    head = build_head(
+        name, embedding_dim=DIM, n_classes=3, options=HeadOptions(units=8, reduce="pca:4")
+    )
+    clips = make_sequences()
+    fit_front(head, clips)
+    prepared = prepare(head, clips)
+    assert prepared.vectors.shape[2] == {"both": 13, "motion": 9}[name.partition(":")[2]]
+    rng = np.random.default_rng(0)
+    head.core.set_weights([rng.normal(size=w.shape) for w in head.core.get_weights()])
+    whole = predict_probabilities(join_halves(head), clips)
+    np.testing.assert_allclose(predict_probabilities(head.core, prepared), whole, atol=1e-5)
 
 
 def test_best_epoch_is_kept() -> None:
@@ -210,9 +233,12 @@ def test_loss_that_is_not_finite_ends_training() -> None:
 
 def test_unknown_head_names_choices_and_the_closest() -> None:
     with pytest.raises(HeadUnknown, match=r"mean-linear, mlp, lstm.*'ltsm'.*did you mean 'lstm'"):
-        find_head("ltsm")
+        parse_head("ltsm")
     with pytest.raises(HeadUnknown, match="one of"):
-        find_head("zzz")
+        parse_head("zzz")
+    with pytest.raises(HeadUnknown, match=r"appearance, motion, both.*'lstm:sound'.*lstm:both"):
+        parse_head("lstm:sound")
+    assert parse_head("lstm:both") == (HEADS["lstm"], "both")
     assert all(kind.summary.endswith(".") for kind in HEADS.values())
 
 
@@ -235,6 +261,16 @@ def test_head_options_and_threads_are_checked() -> None:
         HeadOptions(units=0)
     with pytest.raises(OptionInvalid, match="--dropout"):
         HeadOptions(dropout=1.0)
+    with pytest.raises(OptionInvalid, match=r"pca:N.*'pca:0'"):
+        HeadOptions(reduce="pca:0")
+    with pytest.raises(OptionInvalid, match=r"--window must be at least 1"):
+        HeadOptions(window=0)
+    with pytest.raises(OptionInvalid, match=r"mean, max, vote. Received: 'sum'"):
+        HeadOptions(window=3, aggregate="sum")  # type: ignore[arg-type]
+    with pytest.raises(OptionInvalid, match=r"max without --window"):
+        HeadOptions(aggregate="max")
+    with pytest.raises(OptionInvalid, match=rf"pca:99 for embeddings of {DIM}"):
+        build_head("lstm", embedding_dim=DIM, n_classes=2, options=HeadOptions(reduce="pca:99"))
     with pytest.raises(OptionInvalid, match="at least 1"):
         limit_threads(0)
     import_keras()

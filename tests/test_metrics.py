@@ -1,8 +1,6 @@
-"""Scores: against scikit-learn, by hand, and honest about what few clips can say."""
+"""Scores: against scikit-learn and by hand."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import pytest
@@ -12,15 +10,15 @@ from sklearn import metrics as reference
 
 from pipeline.metrics import (
     balanced_accuracy,
-    bootstrap_interval,
     calibration_error,
     count_confusions,
     hits_in_top,
     macro_f1,
+    most_frequent,
+    reliability_bins,
     report_scores,
     score_classes,
 )
-from pipeline.ranking import adjust_p_values, flip_test
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
@@ -56,83 +54,89 @@ def test_top_k_counts_the_most_probable() -> None:
     assert hits_in_top(probabilities, truth, 5).all()
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(3, 8), st.integers(1, 30))
+@settings(max_examples=60, deadline=None)
+def test_top_k_is_that_of_scikit_learn(seed: int, n_classes: int, n_clips: int) -> None:
+    rng = np.random.default_rng(seed)
+    probabilities = rng.dirichlet(np.ones(n_classes), size=n_clips)
+    truth = rng.integers(n_classes, size=n_clips)
+    for k in range(1, n_classes):
+        expected = reference.top_k_accuracy_score(
+            truth, probabilities, k=k, labels=range(n_classes)
+        )
+        assert hits_in_top(probabilities, truth, k).mean() == pytest.approx(expected)
+
+
 def test_calibration_error_by_hand() -> None:
     # Bin (0.8, 0.9]: four clips, confidence 0.9, three right: gap 0.15. Bin (0.5, 0.6]: gap 0.4.
-    confidence = [0.9, 0.9, 0.9, 0.9, 0.6]
-    assert calibration_error(confidence, [1, 1, 1, 0, 1]) == pytest.approx(
-        (4 * 0.15 + 0.4) / 5, abs=1e-12
-    )
-    assert calibration_error([1.0, 1.0], [1, 1]) == 0
-    assert calibration_error([0.0, 1.0], [0, 1]) == 0
+    bins = reliability_bins([0.9, 0.9, 0.9, 0.9, 0.6], [1, 1, 1, 0, 1])
+    assert calibration_error(bins) == pytest.approx((4 * 0.15 + 0.4) / 5, abs=1e-12)
+    assert calibration_error(reliability_bins([1.0, 1.0], [1, 1])) == 0
+    assert calibration_error(reliability_bins([0.0, 1.0], [0, 1])) == 0
 
 
-def test_all_right_is_not_certain() -> None:
-    groups = [f"g{i // 2}" for i in range(24)]
-    score = bootstrap_interval(np.ones(24), groups)
-    assert (score.mean, score.high, score.n) == (1.0, 1.0, 24)
-    assert score.low == pytest.approx(0.025 ** (1 / 12))  # Clopper-Pearson, 12 of 12 groups
-    nothing = bootstrap_interval(np.zeros(24), groups)
-    assert nothing.low == 0.0
-    assert nothing.high == pytest.approx(1 - 0.025 ** (1 / 12))
+def test_reliability_by_hand() -> None:
+    bins = reliability_bins([0.3, 0.62, 0.68, 0.7, 0.71, 1.0], [0, 1, 0, 1, 1, 1])
+    assert [item.n for item in bins] == [0, 0, 1, 0, 0, 0, 3, 1, 0, 1]
+    assert (bins[6].low, bins[6].high) == (0.6, 0.7)
+    assert bins[6].confidence == pytest.approx(2 / 3)
+    assert bins[6].accuracy == pytest.approx(2 / 3)
+    assert (bins[0].confidence, bins[0].accuracy) == (None, None)
 
 
-def test_interval_is_wider_when_groups_fail_together() -> None:
-    apart = np.tile([1, 1, 1, 0], 25)
-    together = np.repeat([1, 1, 1, 0], 25)
-    groups = [f"g{i // 5}" for i in range(100)]
-    narrow, wide = (bootstrap_interval(correct, groups) for correct in (apart, together))
-    assert narrow.mean == wide.mean == 0.75
-    assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=50), st.integers(1, 20)
+)
+@settings(max_examples=100, deadline=None)
+def test_reliability_loses_no_prediction(pairs: list[tuple[float, bool]], n_bins: int) -> None:
+    confidence, correct = zip(*pairs, strict=True)
+    bins = reliability_bins(confidence, correct, n_bins=n_bins)
+    assert len(bins) == n_bins
+    assert sum(item.n for item in bins) == len(pairs)
+    assert (bins[0].low, bins[-1].high) == (0, 1)
+    for item in bins:
+        if item.confidence is not None:
+            assert item.low - 1e-9 <= item.confidence <= item.high + 1e-9
+    hits = sum(item.n * item.accuracy for item in bins if item.accuracy is not None)
+    assert hits == pytest.approx(sum(correct))
+    # The binned gap is never larger than the gap of every prediction by itself.
+    every = np.abs(np.array(confidence) - np.array(correct)).mean()
+    assert 0 <= calibration_error(bins) <= every + 1e-9
 
 
-def test_interval_covers_the_truth_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(0)
-    groups = np.repeat([f"g{i}" for i in range(15)], 3).tolist()
-    covered = 0
-    for _ in range(200):
-        chance = rng.beta(0.8 * 2, 0.2 * 2, size=15)  # groups differ: correlation 1/3
-        correct = rng.random(45) < np.repeat(chance, 3)
-        score = bootstrap_interval(correct, groups, n_resamples=300)
-        covered += score.low <= 0.8 <= score.high
-    assert covered >= 186  # 95 % would be 190; binomial noise of three deviations is 9
+def test_most_frequent_class() -> None:
+    assert most_frequent([2, 0, 2, 1]) == 2
+    assert most_frequent([3, 1, 3, 1]) == 1  # of equal ones the first
 
 
-def test_interval_does_not_depend_on_the_order_of_clips_beyond_the_seed() -> None:
-    groups = ["b", "a", "b", "c"]
-    assert bootstrap_interval([1, 0, 1, 1], groups, seed=1) == bootstrap_interval(
-        [1, 0, 1, 1], groups, seed=1
-    )
-    one = bootstrap_interval([1.0, 0.5], ["a", "a"])
-    assert 0 <= one.low <= one.mean <= one.high <= 1
-
-
-def test_flip_test_by_hand() -> None:
-    assert flip_test([1, 1, 1]) == pytest.approx(2 / 8)
-    assert flip_test([1, 1, 1, 1, 1, 0, 0]) == pytest.approx(2 / 32)
-    assert flip_test([1, -1]) == 1.0
-    assert flip_test([0, 0]) == 1.0
-
-
-def test_flip_test_with_many_groups() -> None:
-    assert flip_test(np.ones(40)) < 0.001
-    balanced = np.tile([1.0, -1.0], 20)
-    balanced[0] = 3.0
-    # Sum 2 of 39 units and one of 3: normal approximation of the two-sided p-value.
-    expected = math.erfc((2 - 1) / math.sqrt(39 + 9) / math.sqrt(2))
-    assert flip_test(balanced) == pytest.approx(expected, abs=0.03)
-
-
-def test_holm_by_hand() -> None:
-    assert adjust_p_values([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
-    assert adjust_p_values([0.9, 0.8]) == [1.0, 1.0]
-    assert adjust_p_values([]) == []
-
-
-def test_report_has_top5_only_where_it_says_something() -> None:
-    truth = np.array([0, 1, 2])
-    few = report_scores(np.eye(3), truth, ["a", "b", "c"], ["x", "y", "z"])
-    assert few["top5"] is None
+def test_report_of_few_classes_and_of_many() -> None:
+    truth = np.array([0, 1, 2, 2])
+    groups = ["a", "b", "c", "d"]
+    few = report_scores(np.eye(3)[truth], truth, groups, ["x", "y", "z"], majority=0)
+    assert few["topk"] == {"top1": 1.0, "top2": 1.0}
     assert few["accuracy"]["mean"] == 1.0
-    many = report_scores(np.eye(7)[:3], truth, ["a", "b", "c"], list("abcdefg"))
-    assert many["top5"] == 1.0
-    assert sum(map(sum, many["confusions"])) == 3
+    assert few["reliability"][-1] == {
+        "low": 0.9,
+        "high": 1.0,
+        "n": 4,
+        "confidence": 1.0,
+        "accuracy": 1.0,
+    }
+    many = report_scores(np.eye(7)[truth], truth, groups, list("abcdefg"), majority=0)
+    assert list(many["topk"]) == ["top1", "top2", "top3", "top4", "top5"]
+    assert sum(map(sum, many["confusions"])) == 4
+
+
+def test_report_tells_what_a_constant_guess_would_get() -> None:
+    truth = np.array([0] * 30 + [1] * 10)
+    groups = [f"g{i}" for i in range(40)]
+    # Right on every clip of the frequent class and on no other: as good as the guess.
+    constant = report_scores(np.tile([0.9, 0.1], (40, 1)), truth, groups, "ab", majority=0)
+    assert (constant["majority_class"], constant["majority_accuracy"]) == ("a", 0.75)
+    assert constant["accuracy"]["mean"] == 0.75
+    assert not constant["above_majority"]
+    perfect = report_scores(np.eye(2)[truth], truth, groups, "ab", majority=0)
+    assert perfect["above_majority"]
+    # The training part decides what is named, not the test part.
+    other = report_scores(np.eye(2)[truth], truth, groups, "ab", majority=1)
+    assert (other["majority_class"], other["majority_accuracy"]) == ("b", 0.25)

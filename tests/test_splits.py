@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stage2_helpers import make_clip, make_clips, write_store
+from stage2_helpers import make_clip, make_clips
 
 from features.errors import OptionInvalid, SplitImpossible, SplitLeaks
 from features.records import ClipRecord
-from features.store import open_store
 from pipeline.folds import split_into_folds
 from pipeline.grouping import assign_groups, cut_part, groups_are_known
+from pipeline.holdout import split_by_column, split_by_groups
 from pipeline.leaks import find_leaks, require_no_leaks
-from pipeline.splitchoice import SplitRequest, choose_split
-from pipeline.splitfiles import read_split, write_split
-from pipeline.splits import Split, split_by_column, split_by_groups, split_by_lists
+from pipeline.splits import Split
 
 
 @st.composite
@@ -170,66 +166,6 @@ def test_class_that_is_only_tested_is_refused() -> None:
         split_by_column(clips)
 
 
-def write_ucf_lists(folder: Path) -> None:
-    clips = make_clips()
-    train = [c.clip_id for c in clips if "_g01_" not in c.clip_id]
-    folder.mkdir()
-    (folder / "trainlist01.txt").write_text("".join(f"{name} 1\r\n" for name in train[:-1]))
-    (folder / "testlist01.txt").write_text(
-        "".join(f"{c.clip_id}\r\n" for c in clips if c.clip_id not in train) + "\r\n"
-    )
-
-
-@pytest.mark.parametrize("prefix", ["", "videos/UCF-101/"])
-@pytest.mark.parametrize("suffix", [".avi", ".mp4"])
-def test_ucf_lists_match_below_any_folder(tmp_path: Path, prefix: str, suffix: str) -> None:
-    write_ucf_lists(tmp_path / "lists")
-    clips = [
-        replace(clip, clip_id=prefix + clip.clip_id.replace(".avi", suffix))
-        for clip in make_clips()
-    ]
-    split = split_by_lists(clips, tmp_path / "lists", 1)
-    assert len(split.test) == 6
-    assert all("_g01_" in clip_id for clip_id in split.test)
-    assert split.excluded == (prefix + f"walk/v_walk_g06_c02{suffix}",)
-    require_sound(split, clips)
-
-
-def test_ucf_lists_match_clips_in_one_flat_folder(tmp_path: Path) -> None:
-    write_ucf_lists(tmp_path / "lists")
-    clips = [replace(c, clip_id=c.clip_id.partition("/")[2]) for c in make_clips()]
-    assert len(split_by_lists(clips, tmp_path / "lists", 1).test) == 6
-
-
-def test_hmdb_lists_are_read(tmp_path: Path) -> None:
-    clips = [replace(c, clip_id=c.clip_id.replace("v_", "a b ")) for c in make_clips()]
-    for label in ("dive", "jump", "walk"):
-        lines = []
-        for clip in clips:
-            if clip.label == label:
-                name = clip.clip_id.partition("/")[2]
-                code = 2 if "_g01_" in name else 0 if "_g02_" in name else 1
-                lines.append(f"{name} {code} ")
-        (tmp_path / f"{label}_test_split2.txt").write_text("\n".join(lines))
-    split = split_by_lists(clips, tmp_path, 2)
-    assert len(split.test) == 6
-    assert len(split.excluded) == 6
-    assert all("_g02_" in clip_id for clip_id in split.excluded)
-
-
-def test_lists_that_are_missing_or_foreign_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SplitImpossible, match="does not exist"):
-        split_by_lists(make_clips(), tmp_path / "none", 1)
-    with pytest.raises(SplitImpossible, match="holds neither"):
-        split_by_lists(make_clips(), tmp_path, 1)
-    write_ucf_lists(tmp_path / "lists")
-    with pytest.raises(SplitImpossible, match="none is in the train list"):
-        split_by_lists(make_clips(classes=["run", "sit"]), tmp_path / "lists", 1)
-    (tmp_path / "run_test_split1.txt").write_text("a.avi 7\n")
-    with pytest.raises(SplitImpossible, match="0, 1 or 2.*a.avi 7.*line 1"):
-        split_by_lists(make_clips(), tmp_path, 1)
-
-
 def test_groups_come_from_the_regex_the_record_or_the_clip() -> None:
     clips = [make_clip("a/p1_x_d2.avi", "a", "given"), make_clip("b/p2_y_d3.avi", "b")]
     assert list(assign_groups(clips).values()) == ["given", "b/p2_y_d3.avi"]
@@ -255,61 +191,6 @@ def test_leaks_are_refused_or_marked() -> None:
     with pytest.raises(SplitLeaks, match="--allow-leaks"):
         require_no_leaks(leaky, groups, allow_leaks=False)
     assert require_no_leaks(leaky, groups, allow_leaks=True).leaks
-
-
-def test_split_files_come_back_whole(tmp_path: Path) -> None:
-    split = Split(("a\udcff.avi",), ("b.avi",), ("é/c.avi",), "m", 3, False, True, ("d.avi",))
-    write_split(tmp_path / "s.json", split)
-    assert read_split(tmp_path / "s.json") == split
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "Reading"),
-        ("[]", "JSON object"),
-        ('{"train": ["a"], "test": "b"}', "list of clip ids"),
-        ('{"train": ["a"], "test": ["a"]}', "'a' stands twice"),
-        ('{"train": ["a"], "test": []}', "'test' of a split must name a clip"),
-    ],
-)
-def test_broken_split_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "s.json").write_text(text)
-    with pytest.raises(SplitImpossible, match=message):
-        read_split(tmp_path / "s.json")
-
-
-def test_choice_of_split(tmp_path: Path) -> None:
-    clips = make_clips()
-    failed = [make_clip("dive/broken.avi", "dive", "dive_g09")]
-    store = open_store(write_store(tmp_path / "s.h5", clips, failed=failed))
-    made, _ = choose_split(store, SplitRequest(seed=4))
-    assert made.method == "whole groups, stratified"
-    assert "dive/broken.avi" not in (*made.train, *made.val, *made.test, *made.excluded)
-    by_hand = tmp_path / "split.json"
-    train = [*(clip.clip_id for clip in clips[2:]), "dive/broken.avi"]
-    by_hand.write_text(json.dumps({"train": train, "test": [clips[0].clip_id]}))
-    read, _ = choose_split(store, SplitRequest(split=by_hand))
-    assert read.test == (clips[0].clip_id,)
-    assert read.val
-    assert read.excluded == (clips[1].clip_id,)
-    leaky = replace(made, train=made.train[1:], test=(*made.test, made.train[0]))
-    with pytest.raises(SplitLeaks):
-        choose_split(store, SplitRequest(split=leaky))
-    foreign = replace(made, train=(*made.train, "nowhere.avi"))
-    with pytest.raises(SplitImpossible, match=r"lacks 1 of .*nowhere\.avi"):
-        choose_split(store, SplitRequest(split=foreign))
-
-
-def test_test_fraction_is_refused_where_the_column_decides(tmp_path: Path) -> None:
-    clips = [
-        replace(clip, split="test" if clip.group.endswith("01") else "train")
-        for clip in make_clips()
-    ]
-    store = open_store(write_store(tmp_path / "s.h5", clips))
-    assert choose_split(store, SplitRequest())[0].method == "the split column"
-    with pytest.raises(OptionInvalid, match="--test-fraction .* split column"):
-        choose_split(store, SplitRequest(test_fraction=0.2))
 
 
 def test_cut_part_is_quick_for_many_groups() -> None:

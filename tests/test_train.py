@@ -26,7 +26,7 @@ from features.errors import (
 )
 from features.store import open_store
 from pipeline.batches import load_sequences
-from pipeline.fitting import predict_probabilities
+from pipeline.epochs import predict_probabilities
 from pipeline.outputs import staged_file, staged_folder
 from pipeline.runs import load_model, read_predictions, read_run
 from pipeline.splitfiles import read_split
@@ -61,6 +61,8 @@ def test_run_holds_everything(run_path: Path, store_path: Path) -> None:
         "split.json",
         "curves.png",
         "confusion.png",
+        "reliability.png",
+        "report.html",
     }
     run = read_run(run_path)
     store = open_store(store_path)

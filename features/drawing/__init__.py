@@ -1,0 +1,1 @@
+"""Action clips that the project draws itself: articulated figures doing things."""

@@ -1,0 +1,72 @@
+"""How a head is trained, and how training went."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from features.errors import OptionInvalid
+
+ClassWeights = Literal["none", "balanced"]
+
+
+@dataclass(frozen=True, slots=True)
+class EpochReport:
+    """How one epoch went.
+
+    Attributes
+    ----------
+    epoch : int
+        From 1.
+    loss, accuracy : float
+        Means over the training part while it was learned (dropout on), clips weighed as
+        `FitOptions.class_weights` says.
+    val_loss, val_accuracy : float
+        Over the validation part after the epoch; the loss weighed alike, the accuracy not.
+    """
+
+    epoch: int
+    loss: float
+    accuracy: float
+    val_loss: float
+    val_accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class FitOptions:
+    """How a head is trained.
+
+    Attributes
+    ----------
+    epochs : int, default 100
+        Most epochs; early stopping usually ends before.
+    batch_size : int, optional
+        Clips per step; by default a fortieth of the training clips, from 16 to 64.
+    learning_rate : float, default 1e-3
+        Of AdamW.
+    patience : int, default 12
+        Epochs without a validation loss lower by at least 0.01 after which training stops.
+    class_weights : {"none", "balanced"}, default "none"
+        "balanced" weighs every class as if it had equally many clips.
+    """
+
+    epochs: int = 100
+    batch_size: int | None = None
+    learning_rate: float = 1e-3
+    patience: int = 12
+    class_weights: ClassWeights = "none"
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("epochs", "batch_size", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                option = name.replace("_", "-")
+                raise OptionInvalid(f"--{option} must be at least 1. Got {value}.")
+        if not 0 < self.learning_rate < math.inf:
+            raise OptionInvalid(f"--learning-rate must be above 0. Got {self.learning_rate}.")
+        if self.class_weights not in ("none", "balanced"):
+            raise OptionInvalid(
+                f"--class-weights must be none or balanced. Got '{self.class_weights}'."
+            )

@@ -1,0 +1,91 @@
+"""Two different views of each drawn picture: crops, mirrors, colours, blur."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from pretext_pool import POOL_PX, Pictures
+
+from features.drawing.skeleton import JOINTS
+from features.frames import import_cv2
+from features.records import FrameArray
+
+_MIRRORED = [
+    JOINTS.index(name.replace("left", "?").replace("right", "left").replace("?", "right"))
+    for name in JOINTS
+]
+
+
+def make_views(
+    pictures: Pictures, chosen: Iterator[int], size_px: int, generator: np.random.Generator
+) -> Pictures:
+    """Cut one random view out of each chosen picture.
+
+    Parameters
+    ----------
+    pictures : Pictures
+    chosen : iterator of int
+        Rows of `pictures`, with repeats if wanted.
+    size_px : int
+    generator : numpy.random.Generator
+
+    Returns
+    -------
+    Pictures
+        Frames of `size_px`; joints and heading as they are in the view.
+    """
+    rows = np.fromiter(chosen, np.int64)
+    views = Pictures(
+        frames=np.empty((len(rows), size_px, size_px, 3), np.uint8),
+        joints=pictures.joints[rows],
+        heading=pictures.heading[rows],
+        moments=pictures.moments[rows],
+        categories=pictures.categories[rows],
+    )
+    for at, row in enumerate(rows):
+        has_figure = views.moments[at] >= 0
+        least = 0.72 if has_figure else 0.35
+        extent = np.sqrt(generator.uniform(least**2, 1.0)) * np.exp(
+            generator.uniform(-0.12, 0.12, 2)
+        )
+        corner = generator.uniform(0, 1, 2) * (1 - extent)
+        is_mirrored = generator.random() < 0.5
+        views.frames[at] = _cut(pictures.frames[row], corner, extent, size_px, is_mirrored)
+        views.frames[at] = _recolour(views.frames[at], generator)
+        if has_figure:
+            views.joints[at] = (views.joints[at] - corner) / extent
+            if is_mirrored:
+                views.joints[at] = views.joints[at, _MIRRORED] * [-1, 1] + [1, 0]
+                views.heading[at, 0] *= -1
+    return views
+
+
+def _cut(
+    frame: FrameArray, corner: FrameArray, extent: FrameArray, size_px: int, is_mirrored: bool
+) -> FrameArray:
+    cv2 = import_cv2()
+    scale = size_px / (extent * POOL_PX)
+    shift = -corner * POOL_PX * scale
+    if is_mirrored:
+        scale, shift = scale * [-1, 1], shift * [-1, 1] + [size_px - 1, 0]
+    matrix = np.array([[scale[0], 0, shift[0]], [0, scale[1], shift[1]]])
+    if scale[1] < 0.75:
+        frame = cv2.blur(frame, (2, 2))
+    view: FrameArray = cv2.warpAffine(
+        frame, matrix, (size_px, size_px), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+    )
+    return view
+
+
+def _recolour(view: FrameArray, generator: np.random.Generator) -> FrameArray:
+    cv2 = import_cv2()
+    gain = generator.uniform(0.75, 1.3) * generator.uniform(0.88, 1.14, 3)
+    offset = generator.uniform(-18, 18)
+    table = np.arange(256)[:, None] * gain + offset
+    view = cv2.LUT(view, table.clip(0, 255).astype(np.uint8)[None])
+    if generator.random() < 0.1:
+        view = cv2.cvtColor(cv2.cvtColor(view, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    if generator.random() < 0.15:
+        view = cv2.GaussianBlur(view, (0, 0), generator.uniform(0.4, 1.0))
+    return view
