@@ -14,10 +14,15 @@ from typing import Any
 import click
 
 from features.errors import EXIT_FAILED, EXIT_SOME_CLIPS_FAILED
+from pipeline.commandoptions import (
+    compare_options,
+    export_options,
+    extract_options,
+    sample_options,
+    train_options,
+)
 from pipeline.console import EpochLine, ErrorGroup, ProgressBar, TrialBar, print_result
 from pipeline.options import (
-    ACTION_NAMES,
-    HEAD_NAMES,
     PATH,
     common_options,
     embed_options,
@@ -46,44 +51,7 @@ def cli() -> None:
 
 @cli.command("extract-features")
 @click.argument("videos", type=PATH)
-@click.option("--out", type=PATH, required=True, help="The store to write, an HDF5 file.")
-@click.option(
-    "--labels",
-    default="folder",
-    show_default=True,
-    metavar="folder|FILE.csv",
-    help="Take labels from class folders, or from a CSV with the columns path, label, group, "
-    "split.",
-)
-@click.option(
-    "--group-regex",
-    metavar="REGEX",
-    help="What names the group in a clip's path, its first parenthesis. By default inferred from "
-    "the file names of UCF101, KTH, HMDB51, NTU and Kinetics.",
-)
-@click.option("--frames", type=int, help="Evenly spaced frames per clip.  [default: 20]")
-@click.option("--fps", type=float, help="Instead: frames per second of video.")
-@click.option("--stride", type=int, help="Instead: every n-th frame.")
-@click.option("--all-frames", is_flag=True, help="Instead: every frame.")
-@click.option(
-    "--weights",
-    default="imagenet",
-    show_default=True,
-    metavar="imagenet|builtin|PATH",
-    help="Official weights; those that come with framehead, trained on drawings, which need no "
-    "network; or a Keras HDF5 file without top.",
-)
-@click.option(
-    "--alpha", type=float, help="Width of MobileNetV2.  [default: 1.0; with builtin 0.35]"
-)
-@click.option("--image-size", type=int, help="Input side, pixels.  [default: 224; with builtin 96]")
-@click.option(
-    "--dtype",
-    type=click.Choice(["float16", "float32"]),
-    default="float16",
-    show_default=True,
-    help="Type in which embeddings are stored.",
-)
+@extract_options
 @embed_options
 @click.option("--retry-failed", is_flag=True, help="Try clips again that failed before.")
 @click.option("--overwrite", is_flag=True, help="Delete the store first.")
@@ -148,17 +116,7 @@ def extract_features_command(
 
 @cli.command("make-sample")
 @click.argument("folder", type=PATH, metavar="DIR")
-@click.option("--actors", type=int, default=12, show_default=True, help="People; each is a group.")
-@click.option(
-    "--takes", type=int, default=2, show_default=True, help="Clips of each person and action."
-)
-@click.option(
-    "--actions",
-    metavar="NAME,NAME...",
-    help=f"Any of: {ACTION_NAMES}.  [default: all]",
-)
-@click.option("--size", type=int, default=120, show_default=True, help="Height of the pictures.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Another one, other people.")
+@sample_options
 @common_options
 def make_sample_command(
     folder: Path,
@@ -223,22 +181,8 @@ def inspect_command(
 
 @cli.command("train-head")
 @click.argument("store", type=PATH)
-@click.option("--out", type=PATH, required=True, help="The run to write, a folder.")
-@click.option("--head", default="lstm", show_default=True, help=f"One of: {HEAD_NAMES}.")
+@train_options
 @split_options
-@click.option(
-    "--test-fraction",
-    type=float,
-    help="Share of the clips held out for testing, in whole groups; only where no split is "
-    "given.  [default: 0.2]",
-)
-@click.option(
-    "--val-fraction",
-    type=float,
-    default=0.2,
-    show_default=True,
-    help="Share of the training clips that early stopping watches, in whole groups.",
-)
 @fit_options
 @click.option("--threads", type=int, help="Processor threads at most.  [default: all]")
 @report_options
@@ -264,29 +208,8 @@ def train_head_command(store: Path, out: Path, as_json: bool, quiet: bool, **opt
 
 @cli.command("compare-heads")
 @click.argument("store", type=PATH)
-@click.option("--out", type=PATH, required=True, help="The comparison to write, a folder.")
-@click.option(
-    "--heads",
-    default="mean-linear,lstm,gru",
-    show_default=True,
-    metavar="NAME,NAME...",
-    help=f"Any of: {HEAD_NAMES}.",
-)
-@click.option("--seeds", type=int, default=3, show_default=True, help="Seeds per head and split.")
-@click.option(
-    "--folds",
-    type=int,
-    help="Folds of whole groups; not with --split or --test-lists.  [default: the store's own "
-    "split if it names a test part, else 5]",
-)
+@compare_options
 @split_options
-@click.option(
-    "--val-fraction",
-    type=float,
-    default=0.2,
-    show_default=True,
-    help="Share of the training clips that early stopping watches, in whole groups.",
-)
 @fit_options
 @click.option("--jobs", type=int, help="Processes.  [default: one per core, at most 8]")
 @report_options
@@ -311,25 +234,7 @@ def compare_heads_command(
 
 @cli.command("export-embeddings")
 @click.argument("store", type=PATH)
-@click.option("--out", type=PATH, required=True, help="File, or folder for the projector.")
-@click.option(
-    "--format",
-    type=click.Choice(["npz", "csv", "parquet", "projector"]),
-    help="[default: what the suffix of --out says]",
-)
-@click.option(
-    "--level",
-    type=click.Choice(["frame", "clip"]),
-    help="One row per frame, or per clip: the mean over its frames.  [default: frame; with "
-    "--head clip]",
-)
-@click.option(
-    "--head",
-    "run",
-    type=PATH,
-    metavar="RUN",
-    help="A trained head: export what its last layer classifies, one vector per clip.",
-)
+@export_options
 @click.option("--overwrite", is_flag=True, help="Replace what stands there.")
 @common_options
 def export_embeddings_command(

@@ -200,7 +200,7 @@ def compare_heads(
         n_near_duplicates=n_near_duplicates,
     )
     with report_unwritable(target):
-        write_results(target, comparison, plan, settings)
+        write_results(target, comparison, plan, settings, store.header)
         write_predictions(target, results, plan, groups, labels)
         write_comparison_report(target, store, videos=videos)
     return comparison

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from features.records import StoreHeader
 from pipeline.leaks import NearDuplicate
 from pipeline.outputs import write_csv, write_json
 from pipeline.paired import HeadPair
@@ -75,7 +76,11 @@ class Comparison:
 
 
 def write_results(
-    target: Path, comparison: Comparison, plan: TrialPlan, settings: dict[str, Any]
+    target: Path,
+    comparison: Comparison,
+    plan: TrialPlan,
+    settings: dict[str, Any],
+    header: StoreHeader,
 ) -> None:
     """Write ``comparison.json`` and ``comparison.csv`` into a folder.
 
@@ -92,6 +97,7 @@ def write_results(
         "heads": ranked,
         "classes": plan.classes,
         "store": plan.store_path,
+        "header": asdict(header),
         "settings": settings,
         "splits": [split_to_json(split) for split in plan.splits],
         **describe_environment(),

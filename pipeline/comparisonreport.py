@@ -83,7 +83,7 @@ def write_comparison_report(
         "n_matrices_left_out": len(heads) - len(confusions),
         "worst": confused_to_page(worst, picture_confused(worst, store, videos)),
         "n_ever_wrong": len({answer.clip_id for answer in every_answer if not answer.is_right}),
-        **describe_page(comparison, store.header),
+        **describe_page(comparison, comparison["header"]),
     }
     write_page(folder / PAGE_FILE, "comparison.html", content)
 
@@ -102,4 +102,6 @@ def _draw_pooled(
     )
     table: Any = count_confusions(truth, predicted, len(classes))
     titled = Caption(f"{name}: {caption.text}", caption.leaks)
-    return draw_confusions(folder / f"confusion-{name}.png", table, classes, titled)
+    # A head's name may hold a colon, which no file name may on Windows.
+    path = folder / f"confusion-{name.replace(':', '-')}.png"
+    return draw_confusions(path, table, classes, titled)

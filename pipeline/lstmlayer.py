@@ -87,7 +87,7 @@ class FrameLSTM(keras.layers.Layer):  # type: ignore[misc]
 
         cell = self.lstm.cell
         weights = (cell.kernel, cell.recurrent_kernel, cell.bias)
-        return run_lstm(vectors, n_frames, *(keras.ops.convert_to_tensor(w) for w in weights))
+        return run_lstm(vectors, n_frames, *(weight.value for weight in weights))
 
 
 def _reverse_order(n_frames: Any, mask: Any) -> Any:

@@ -11,13 +11,7 @@ import click
 
 PATH = click.Path(path_type=Path)
 # Written out, because the registry imports NumPy; a test compares the two.
-ACTION_NAMES = (
-    "walk, run, jump, wave, squat, bow, punch, kick, clap, star-jump, sit-down, stand-up, "
-    "pick-up, put-down"
-)
-HEAD_NAMES = (
-    "mean-linear, mlp, lstm, bilstm, gru, bigru, lstm-attention, tcn, transformer"
-)
+HEAD_NAMES = "mean-linear, mlp, lstm, bilstm, gru, bigru, lstm-attention, tcn, transformer"
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _DEBUG = "framehead.debug"
@@ -128,6 +122,13 @@ def split_options(command: _Command) -> _Command:
                 is_flag=True,
                 help="Make one group of clips that seem to be one recording, so that they "
                 "stay on one side.",
+            ),
+            click.option(
+                "--val-fraction",
+                type=float,
+                default=0.2,
+                show_default=True,
+                help="Share of the training clips that early stopping watches, in whole groups.",
             ),
             click.option("--seed", type=int, default=0, show_default=True, help="Of all chance."),
         )

@@ -281,9 +281,7 @@ def draw_latency(path: Path, heads: Sequence[tuple[str, Score, float]], caption:
         axes.plot([milliseconds] * 2, [score.low, score.high], color=ACCENT, alpha=0.3, linewidth=2)
         axes.plot([milliseconds, right], [score.mean, row], color=GRID, linewidth=0.8, zorder=0)
         axes.plot(milliseconds, score.mean, "o", color=ACCENT, markersize=6)
-        names.text(
-            0, row, short_label(name, 22), va="center", color=INK, fontsize=9, parse_math=False
-        )
+        names.text(0, row, short_label(name), va="center", color=INK, fontsize=9, parse_math=False)
     axes.set_xlabel("milliseconds per clip, embeddings at hand (log scale)")
     axes.set_ylabel("accuracy, with its 95 % interval")
     axes.grid(axis="y", color=GRID, linewidth=0.6)

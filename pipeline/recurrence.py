@@ -57,7 +57,9 @@ def run_lstm(frames: Any, n_frames: Any, kernel: Any, recurrent_kernel: Any, bia
 
         return states, gradient
 
-    return compute(frames, kernel, recurrent_kernel, bias)
+    # As plain tensors: what is a variable inside needs other bookkeeping.
+    weights = [tf.convert_to_tensor(item) for item in (kernel, recurrent_kernel, bias)]
+    return compute(frames, *weights)
 
 
 def _swap(frames: Any) -> Any:

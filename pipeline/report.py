@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -88,7 +89,7 @@ def write_run_report(folder: Path, store: Store, *, videos: str | Path | None = 
         "clips": shown[:_MOST_ROWS],
         "n_left_out": max(0, len(answers) - _MOST_ROWS),
         "command": f"framehead predict {shlex.quote(run['summary']['path'])} VIDEO...",
-        **describe_page(run, store.header),
+        **describe_page(run, run["store"]["header"]),
     }
     write_page(folder / PAGE_FILE, "run.html", content)
 
@@ -112,21 +113,22 @@ def require_videos(videos: str | Path | None) -> None:
         )
 
 
-def describe_page(content: Mapping[str, Any], header: StoreHeader) -> dict[str, Any]:
+def describe_page(content: Mapping[str, Any], header: Mapping[str, Any]) -> dict[str, Any]:
     """Gather what the pages of runs and of comparisons both show.
 
     Parameters
     ----------
     content : mapping
         What ``run.json`` or ``comparison.json`` holds.
-    header : StoreHeader
-        Of the store.
+    header : mapping
+        The store's, as these files hold it.
 
     Returns
     -------
     dict
     """
-    backbone = header.backbone
+    made = StoreHeader.from_json(json.dumps(header))
+    backbone = made.backbone
     summary = content.get("summary", content)
     near_duplicates = describe_near_duplicates(
         [NearDuplicate(**pair) for pair in summary["near_duplicates"]],
@@ -142,7 +144,7 @@ def describe_page(content: Mapping[str, Any], header: StoreHeader) -> dict[str, 
         "created": content["created"],
         "platform": content["platform"],
         "backbone": f"{backbone.name} alpha {backbone.alpha:g}, {backbone.size_px} px",
-        "sampling": str(header.sampling),
+        "sampling": str(made.sampling),
     }
 
 

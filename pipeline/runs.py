@@ -201,7 +201,7 @@ def load_model(run: Run) -> Any:
         If the model file cannot be read.
     """
     keras = import_keras()
-    import pipeline.layers  # noqa: F401 -- registers the layers that heads are saved with
+    import pipeline.layers
     import pipeline.lstmlayer  # noqa: F401
 
     path = run.path / MODEL_FILE

@@ -39,8 +39,8 @@ from pipeline.splitchoice import choose_split
 from pipeline.splitfiles import split_to_json
 from pipeline.splitrequest import SplitRequest
 from pipeline.splits import Split
-from pipeline.threads import limit_threads
 from pipeline.tensorboard import write_tensorboard
+from pipeline.threads import limit_threads
 
 
 @dataclass(frozen=True, slots=True, repr=False)

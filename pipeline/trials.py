@@ -50,7 +50,8 @@ class Trial:
     @property
     def file_name(self) -> str:
         """Name of the trial's result in the folder of trials."""
-        return f"{self.head}-seed{self.seed}-fold{self.fold}-{self.key[:12]}.json"
+        head = self.head.replace(":", "-")  # which some file systems refuse
+        return f"{head}-seed{self.seed}-fold{self.fold}-{self.key[:12]}.json"
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -16,7 +16,6 @@ import pytest
 from stage2_helpers import make_clips, write_store
 
 from features.errors import HeadUnknown, OptionInvalid, OutputExists, TrainingFailed
-from pipeline import compare
 from pipeline.compare import TrialProgress, compare_heads
 from pipeline.comparison import Comparison
 from pipeline.trialpool import choose_jobs, run_trials

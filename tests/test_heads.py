@@ -166,8 +166,10 @@ def test_workbench_changes_nothing(name: str) -> None:
     for seed in (0, 1, 0):
         train, val = make_sequences(seed, n_clips=30), make_sequences(seed + 5)
         fits = [
-            fit_head(train, val, head=name, n_classes=3, seed=seed, fit_options=options, **kept)
-            for kept in ({}, {"workbench": workbench})
+            fit_head(
+                train, val, head=name, n_classes=3, seed=seed, fit_options=options, workbench=bench
+            )
+            for bench in (None, workbench)
         ]
         assert fits[0].history == fits[1].history
         alone, kept_up = (predict_probabilities(fit.model, test) for fit in fits)

@@ -8,6 +8,8 @@ from pretext_pool import N_CATEGORIES, N_MOMENTS
 
 from features.drawing.skeleton import JOINTS
 
+# Layers of MobileNetV2 (alpha 0.35) in front of its strides 16 and 32, and their channels.
+TAPS = {"block_6_expand_relu": 96, "block_13_expand_relu": 192}
 _TEMPERATURE = 0.2
 _N_BINS = 4
 _N_DIRECTIONS = 8
@@ -22,11 +24,14 @@ class Tasks:
     seed : int
     """
 
-    names = ("pose", "place", "moment", "category", "descriptor", "views")
+    names = ("fine", "coarse", "pose", "place", "moment", "category", "descriptor", "views")
 
     def __init__(self, keras: Any, seed: int) -> None:
         del seed  # Keras' own seed was set; layers draw from it in this order
         n = 2 * len(JOINTS)
+        self._maps = [keras.layers.Dense(len(JOINTS)) for _ in TAPS]
+        for layer, width in zip(self._maps, TAPS.values(), strict=True):
+            layer.build((None, None, None, width))
         self._pose = keras.layers.Dense(n + 2)
         self._place = keras.layers.Dense(n)
         self._moment = keras.layers.Dense(N_MOMENTS)
@@ -38,12 +43,18 @@ class Tasks:
         layers = (self._pose, self._place, self._moment, self._category, self._descriptor)
         for layer in (*layers, self._project):
             layer.build((None, 1280))
-        self.variables = [
-            v for layer in (*layers, self._project) for v in layer.trainable_variables
-        ]
+        layers = (*self._maps, *layers, self._project)
+        self.variables = [v for layer in layers for v in layer.trainable_variables]
 
     def losses(
-        self, frames: Any, vectors: Any, joints: Any, heading: Any, moments: Any, categories: Any
+        self,
+        frames: Any,
+        taps: list[Any],
+        vectors: Any,
+        joints: Any,
+        heading: Any,
+        moments: Any,
+        categories: Any,
     ) -> list[Any]:
         """Return the weighted loss of each task.
 
@@ -51,6 +62,8 @@ class Tasks:
         ----------
         frames : tensor of float32, shape (2 n, size_px, size_px, 3)
             Within [-1, 1]; row i and row i + n are views of one picture.
+        taps : list of tensor of float32, shape (2 n, cells, cells, channels)
+            What the layers `TAPS` give.
         vectors : tensor of float32, shape (2 n, 1280)
         joints, heading, moments, categories
             As in `pretext_pool.Pictures`.
@@ -71,11 +84,16 @@ class Tasks:
         relative = (joints - joints[:, :1]) / height[:, None, None]
         pose = tf.concat([4.0 * tf.reshape(relative, (tf.shape(joints)[0], -1)), 1.5 * heading], 1)
         place = 5.0 * tf.reshape(joints - 0.5, (tf.shape(joints)[0], -1))
+        maps = [
+            0.5 * _masked(_finding(layer(tap), joints), has_figure)
+            for layer, tap in zip(self._maps, taps, strict=True)
+        ]
         return [
+            *maps,
             5.0 * _masked(tf.reduce_mean(_huber(self._pose(vectors) - pose), 1), has_figure),
             1.0 * _masked(tf.reduce_mean(_huber(self._place(vectors) - place), 1), has_figure),
-            0.6 * _classification(self._moment(vectors), moments),
-            0.5 * _classification(self._category(vectors), categories),
+            1.0 * _classification(self._moment(vectors), moments),
+            0.2 * _classification(self._category(vectors), categories),
             1.0 * self._description_loss(frames, vectors),
             0.3 * _agreement(self._project(vectors)),
         ]
@@ -143,6 +161,25 @@ def _huber(error: Any) -> Any:
 
     size = tf.abs(error)
     return tf.where(size < 1.0, 0.5 * size**2, size - 0.5)
+
+
+def _finding(logits: Any, joints: Any) -> Any:
+    """Say how badly the joints are found on a grid: cross-entropy over its cells.
+
+    Supervision in the middle of the network teaches it where limbs are long before the
+    pooled vector can tell.
+    """
+    import tensorflow as tf
+
+    n, cells, _, n_joints = logits.shape
+    middles = (tf.range(cells, dtype=tf.float32) + 0.5) / cells
+    along = [-(((joints[..., axis : axis + 1] - middles) * cells) ** 2) for axis in (0, 1)]
+    target = tf.nn.softmax(
+        tf.reshape(along[1][..., :, None] + along[0][..., None, :], (n, n_joints, cells**2))
+    )
+    by_joint = tf.transpose(tf.reshape(logits, (n, cells**2, n_joints)), (0, 2, 1))
+    entropy = tf.nn.softmax_cross_entropy_with_logits(target, by_joint)
+    return tf.reduce_mean(entropy, axis=1)
 
 
 def _masked(values: Any, mask: Any) -> Any:

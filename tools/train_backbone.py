@@ -27,7 +27,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pretext_losses import Tasks
+from pretext_losses import TAPS, Tasks
 from pretext_pool import Pictures, fill_pool, read_shard
 from pretext_views import make_views
 
@@ -37,11 +37,11 @@ ALPHA = 0.35
 SIZE_PX = 96
 # Most of the time goes to small pictures, which cost half as much.
 SMALL_PX = 64
-SMALL_SHARE = 0.55
+SMALL_SHARE = 0.6
 PICTURES = 64  # a step, two views each
 PEAK_RATE = 2.5e-3
 _CHECKPOINT = "checkpoint.weights.h5"
-_KINDS = {"figures": 30, "fractals": 20, "textures": 14}
+_KINDS = {"figures": 44, "fractals": 8, "textures": 12}
 
 
 class Pool:
@@ -107,6 +107,8 @@ def train(folder: Path, *, seconds: float, seed: int) -> None:
     if (folder / _CHECKPOINT).exists():
         network.load_weights(folder / _CHECKPOINT)
     set_momentum(network, 0.98)
+    outputs = [network.output, *(network.get_layer(name).output for name in TAPS)]
+    tapped = keras.Model(network.input, outputs)
     tasks = Tasks(keras, seed)
     variables = network.trainable_variables + tasks.variables
     optimizer = keras.optimizers.AdamW(PEAK_RATE, weight_decay=0.02, global_clipnorm=2.0)
@@ -117,8 +119,9 @@ def train(folder: Path, *, seconds: float, seed: int) -> None:
     def step(frames: Any, joints: Any, heading: Any, moments: Any, categories: Any) -> Any:
         scaled = tf.cast(frames, tf.float32) / 127.5 - 1.0
         with tf.GradientTape() as tape:
-            vectors = tf.reduce_mean(network(scaled, training=True), axis=(1, 2))
-            losses = tasks.losses(scaled, vectors, joints, heading, moments, categories)
+            last, *taps = tapped(scaled, training=True)
+            vectors = tf.reduce_mean(last, axis=(1, 2))
+            losses = tasks.losses(scaled, taps, vectors, joints, heading, moments, categories)
             total = tf.add_n(losses)
         optimizer.apply(tape.gradient(total, variables), variables)
         return tf.stack(losses)

@@ -115,7 +115,7 @@ def _run() -> Action:
 def _jump() -> Action:
     crouch = _pose(pelvis_up=0.66, pelvis_forward=-0.1, lean=36, b_hf=-0.55, b_hu=-0.7)
     rise = _pose(pelvis_up=0.98, lift=0.1, b_hf=0.5, b_hu=0.7, b_fu=-0.04)
-    top = _pose(pelvis_up=0.92, lift=0.42, b_hf=0.25, b_hu=0.95, b_fu=0.1, lean=4)
+    top = _pose(pelvis_up=0.92, lift=0.32, b_hf=0.3, b_hu=0.85, b_fu=0.1, lean=4)
     stand = _pose()
     keys = [(0, stand), (0.25, crouch), (0.4, rise), (0.55, top), (0.7, rise), (0.82, crouch)]
     return _action([*keys, (1, stand)], 1.5, is_cycle=True)

@@ -150,23 +150,24 @@ def write_clip(path: Path, frames: list[FrameArray]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(b"")  # OpenCV would not say why it cannot write
-        writer = cv2.VideoWriter(
-            str(partial),
-            cv2.CAP_OPENCV_MJPEG,
-            cv2.VideoWriter.fourcc(*_CODEC),
-            _FPS,
-            (width_px, height_px),
-        )
-        for frame in frames:
-            writer.write(frame)
-        writer.release()
-        if partial.stat().st_size == 0:
-            raise OSError("OpenCV wrote nothing")
-        partial.replace(path)
+        try:
+            writer = cv2.VideoWriter(
+                str(partial),
+                cv2.CAP_OPENCV_MJPEG,
+                cv2.VideoWriter.fourcc(*_CODEC),
+                _FPS,
+                (width_px, height_px),
+            )
+            for frame in frames:
+                writer.write(frame)
+            writer.release()
+            if partial.stat().st_size == 0:
+                raise OSError("OpenCV wrote nothing")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as problem:
         raise OutputUnwritable(
             f"The folder of a sample must be writable. Writing '{path}' failed: {problem}.",
             hint="give a folder where you may write, on a disk with room",
         ) from problem
-    finally:
-        partial.unlink(missing_ok=True)

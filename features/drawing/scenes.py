@@ -120,7 +120,7 @@ def draw_scene(
     action = ACTIONS[action_name]
     u = generator.uniform
     width_px = size_px * 4 // 3
-    leg_px = size_px * u(0.28, 0.36)
+    leg_px = size_px * u(0.32, 0.4)
     view = View(
         heading=-np.pi / 2 + u(-1.4, 1.4),
         pitch=u(-0.06, 0.4),
