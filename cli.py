@@ -198,7 +198,7 @@ def train_head_command(store: Path, out: Path, as_json: bool, quiet: bool, **opt
     whole groups cut off at random. Early stopping watches a validation part cut from the
     training groups; the test part is looked at once, at the end.
     """
-    from pipeline.render import train_to_json, train_to_text
+    from pipeline.renderheads import train_to_json, train_to_text
     from pipeline.train import train_head
 
     with EpochLine(quiet=quiet) as line:
@@ -224,7 +224,7 @@ def compare_heads_command(
     against the best one. A comparison that was killed goes on when it is started again.
     """
     from pipeline.compare import compare_heads
-    from pipeline.render import compare_to_json, compare_to_text
+    from pipeline.renderheads import compare_to_json, compare_to_text
 
     names = [name.strip() for name in heads.split(",") if name.strip()]
     with TrialBar(quiet=quiet) as bar:
@@ -242,7 +242,7 @@ def export_embeddings_command(
 ) -> None:
     """Write the embeddings in STORE in a format that other programs read."""
     from pipeline.export import export_embeddings
-    from pipeline.render import export_to_json, export_to_text
+    from pipeline.renderheads import export_to_json, export_to_text
 
     summary = export_embeddings(store, out, **options)
     print_result(export_to_json(summary), export_to_text(summary), as_json=as_json)
@@ -273,7 +273,7 @@ def predict_command(
 ) -> None:
     """Classify video files, or all of a folder, with the head of RUN."""
     from pipeline.predict import predict_videos
-    from pipeline.render import predict_to_json, predict_to_text
+    from pipeline.renderheads import predict_to_json, predict_to_text
 
     with ProgressBar(quiet=quiet) as bar:
         summary = predict_videos(

@@ -126,7 +126,8 @@ compare_options = _join(
         default="mean-linear,lstm,gru",
         show_default=True,
         metavar="NAME,NAME...",
-        help=f"Any of: {HEAD_NAMES}. With :motion or :both they see what changes from frame to frame.",
+        help=f"Any of: {HEAD_NAMES}. With :motion or :both they see what changes from frame to "
+        "frame.",
     ),
     click.option(
         "--seeds", type=int, default=3, show_default=True, help="Seeds per head and split."

@@ -89,7 +89,8 @@ def write_results(
     ranked = [asdict(head) for head in comparison.heads]
     flat = [{**head, **head["accuracy"]} for head in ranked]
     columns = ["name", "mean", "low", "high", "balanced_accuracy", "macro_f1", "top5"]
-    columns += ["calibration_error", "n_parameters", "train_seconds", "latency_ms", "n_trials"]
+    columns += ["calibration_error", "n_parameters", "train_seconds", "latency_ms", "backwards"]
+    columns += ["shuffled", "n_trials"]
     write_csv(target / "comparison.csv", columns, [[row[c] for c in columns] for row in flat])
     content = {
         "schema": COMPARISON_SCHEMA,

@@ -180,6 +180,13 @@ def fit_front(head: HeadModel, train: Sequences) -> None:
         again = layers["standardise_again"]
         again.set_statistics(np.zeros(again.mean.shape), np.ones(again.mean.shape))
         mean, deviation = frame_statistics(prepare(head, train))
+        if "reduce" in layers:
+            # Components keep the sizes they have among themselves: blown up to those of the
+            # strong ones, the many weak ones would be mostly noise.
+            n_components = layers["reduce"].units
+            for start in range(0, len(deviation) // n_components * n_components, n_components):
+                block = slice(start, start + n_components)
+                deviation[block] = np.sqrt(np.square(deviation[block]).mean())
         if "motion" in layers:
             # One number among many dimensions: as large as all of them together, or it
             # would not be seen.

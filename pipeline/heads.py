@@ -201,7 +201,7 @@ def _lstm_attention(frames: Any, mask: Any, units: int, dropout: float) -> Any:
     return keras.layers.Dropout(dropout)(WeightedMean()([states, weights]))
 
 
-@register_head("tcn")
+@register_head("tcn", logits_start="zeros")
 def _tcn(frames: Any, mask: Any, units: int, dropout: float) -> Any:
     """Dilated convolutions over frames, as in temporal convolutional networks, then the mean."""
     # Residual blocks of Bai, Kolter and Koltun (2018), but looking both ways: the whole clip
@@ -220,7 +220,7 @@ def _tcn(frames: Any, mask: Any, units: int, dropout: float) -> Any:
     return keras.layers.Dropout(dropout)(pooled)
 
 
-@register_head("transformer")
+@register_head("transformer", logits_start="zeros")
 def _transformer(frames: Any, mask: Any, units: int, dropout: float) -> Any:
     """Self-attention among frames, as in a transformer encoder, then the mean."""
     keras = import_keras()

@@ -12,9 +12,10 @@ from features.embed import DEFAULT_STALL_SECONDS, embed_clips, require_limits
 from features.engines import EngineChoice, choose_engine
 from features.errors import VideosNotFound, WeightsMismatch
 from features.extract import Progress
-from features.records import Clip, ClipOutcome, EmbeddedClip, VectorArray
+from features.records import Clip, ClipEmbedding, ClipOutcome, ClipRecord
 from features.weights import IMAGENET, BackboneFiles, find_backbone
 from features.workerprocess import DEFAULT_MEMORY_BYTES
+from pipeline.attention import read_attention
 from pipeline.batches import sequence_from_vectors
 from pipeline.epochs import predict_clips
 from pipeline.runs import Run, load_model, read_run
@@ -37,6 +38,11 @@ class Prediction:
         Aligned with the run's classes; they sum to 1.
     n_frames : int
         Frames the prediction rests on.
+    frame_seconds : tuple of float
+        When they come.
+    attention : tuple of float or None
+        Weight of each frame in the prediction, summing to 1, if the head has such weights and
+        sees clips whole.
     note : str
         What is odd about the clip, such as fewer frames than asked for; often empty.
     """
@@ -45,6 +51,8 @@ class Prediction:
     label: str
     probabilities: tuple[float, ...]
     n_frames: int
+    frame_seconds: tuple[float, ...]
+    attention: tuple[float, ...] | None
     note: str
 
 
@@ -131,7 +139,7 @@ def predict_videos(
     model = load_model(run)
     predictions: list[Prediction] = []
     failures: list[ClipOutcome] = []
-    waiting: list[tuple[EmbeddedClip, VectorArray]] = []
+    waiting: list[tuple[ClipRecord, ClipEmbedding]] = []
     n_frames = 0
     for n_finished, item in enumerate(embedded, start=1):
         record = item.record
@@ -140,7 +148,7 @@ def predict_videos(
         if item.embedding is None:
             failures.append(outcome)
         else:
-            waiting.append((item, item.embedding.vectors))
+            waiting.append((record, item.embedding))
         if len(waiting) == _CLIPS_AT_ONCE:
             predictions += _classify(run, model, waiting)
             waiting = []
@@ -210,17 +218,20 @@ def _list_clips(videos: Iterable[str | Path]) -> list[Clip]:
 
 
 def _classify(
-    run: Run, model: object, waiting: Sequence[tuple[EmbeddedClip, VectorArray]]
+    run: Run, model: object, waiting: Sequence[tuple[ClipRecord, ClipEmbedding]]
 ) -> list[Prediction]:
-    sequences = sequence_from_vectors([vectors for _, vectors in waiting])
+    sequences = sequence_from_vectors([embedding.vectors for _, embedding in waiting])
+    attention = read_attention(model, sequences, run.head_options)
     probabilities = predict_clips(model, sequences, run.head_options)
     return [
         Prediction(
-            path=item.record.clip_id,
+            path=record.clip_id,
             label=run.classes[int(row.argmax())],
             probabilities=tuple(float(value) for value in row),
-            n_frames=item.record.n_frames,
-            note=item.record.reason,
+            n_frames=record.n_frames,
+            frame_seconds=tuple(float(time) for time in embedding.timestamps_seconds),
+            attention=weights,
+            note=record.reason,
         )
-        for (item, _), row in zip(waiting, probabilities, strict=True)
+        for (record, embedding), row, weights in zip(waiting, probabilities, attention, strict=True)
     ]

@@ -46,6 +46,8 @@ class HeadResult:
         frequent class.
     top5 : float or None
         None for five classes or fewer.
+    backwards, shuffled : float
+        Accuracies on the same clips in another order of frames, see `pipeline.frameorder`.
     n_parameters : int
     train_seconds, latency_ms : float
         Medians over trials, several of which ran side by side.
@@ -60,6 +62,8 @@ class HeadResult:
     reliability: tuple[ReliabilityBin, ...]
     above_majority: bool
     top5: float | None
+    backwards: float
+    shuffled: float
     n_parameters: int
     train_seconds: float
     latency_ms: float
@@ -172,11 +176,18 @@ def _summarise(
         reliability=reliability_bins(pooled["confidence"].ravel(), hits.ravel()),
         above_majority=accuracy.low > majority_accuracy,
         top5=float(pooled["in_top5"].mean()) if len(classes) > 5 else None,
+        backwards=_average(results, "backwards"),
+        shuffled=_average(results, "shuffled"),
         n_parameters=results[0].n_parameters,
         train_seconds=float(np.median([result.train_seconds for result in results])),
         latency_ms=float(np.median([result.latency_ms for result in results])),
         n_trials=len(results),
     )
+
+
+def _average(results: Sequence[TrialResult], name: str) -> float:
+    values = [getattr(result, name) for result in results]
+    return float(np.average(values, weights=[len(result.predicted) for result in results]))
 
 
 def _judge_against_guess(

@@ -56,6 +56,9 @@ class RunSummary:
         The most frequent class of the training part.
     majority_accuracy : float or None
         Of always naming it, on the test part. None in runs of an earlier framehead.
+    backwards, shuffled : float or None
+        Accuracy on the test part with its frames in another order; None in runs of an earlier
+        framehead. See `pipeline.frameorder`.
     near_duplicates : tuple of NearDuplicate
         Clips of different parts that seem to be one recording.
     n_near_duplicates : int
@@ -82,6 +85,8 @@ class RunSummary:
     is_new: bool = True
     majority_class: str = ""
     majority_accuracy: float | None = None
+    backwards: float | None = None
+    shuffled: float | None = None
     near_duplicates: tuple[NearDuplicate, ...] = ()
     n_near_duplicates: int = 0
 

@@ -3,75 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from features.errors import OutputExists, RunDamaged
-from features.store import Store, open_store
-from pipeline.batches import Float32Array, Sequences, load_sequences
+from features.store import open_store
+from pipeline.batches import load_sequences
 from pipeline.epochs import predict_clips
 from pipeline.fitoptions import ClassWeights, EpochReport, FitOptions
-from pipeline.fitting import FittedHead, fit_head
+from pipeline.fitting import fit_head
+from pipeline.frameorder import score_orders
 from pipeline.headoptions import Aggregate, HeadOptions
 from pipeline.heads import parse_head
 from pipeline.leaks import find_straddling_duplicates
 from pipeline.metrics import most_frequent, report_scores
-from pipeline.outputs import (
-    report_unwritable,
-    require_free,
-    staged_folder,
-    write_csv,
-    write_json,
-)
-from pipeline.provenance import describe_environment, digest_clips, digest_json, name_differences
+from pipeline.outputs import report_unwritable, require_free, staged_folder
+from pipeline.provenance import name_differences
 from pipeline.report import require_videos, write_run_report
-from pipeline.runs import (
-    MODEL_FILE,
-    RUN_FILE,
-    RUN_SCHEMA,
-    RunSummary,
-    read_run,
-    save_model,
-)
+from pipeline.runfiles import RunPlan, write_run
+from pipeline.runs import RUN_FILE, RunSummary, read_run
 from pipeline.splitchoice import choose_split
-from pipeline.splitfiles import split_to_json
 from pipeline.splitrequest import SplitRequest
 from pipeline.splits import Split
 from pipeline.tensorboard import write_tensorboard
 from pipeline.threads import limit_threads
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class _Plan:
-    """All that is decided before anything is trained."""
-
-    store: Store
-    split: Split
-    groups: Mapping[str, str]
-    classes: tuple[str, ...]
-    head: str
-    seed: int
-    head_options: HeadOptions
-    fit_options: FitOptions
-    videos: str | Path | None
-    tensorboard: bool
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What decides the result; the place of the store does not."""
-        used = {*self.split.train, *self.split.val, *self.split.test}
-        clips = [clip for clip in self.store.clips if clip.clip_id in used]
-        return {
-            "store_fingerprint": self.store.header.fingerprint,
-            "clips": digest_clips(clips, self.groups),
-            "split": digest_json([self.split.train, self.split.val, self.split.test]),
-            "head": self.head,
-            "seed": self.seed,
-            **asdict(self.head_options),
-            **asdict(self.fit_options),
-        }
 
 
 def train_head(
@@ -179,7 +135,7 @@ def train_head(
     trained = set(chosen.train)
     classes = tuple(sorted({clip.label for clip in store.clips if clip.clip_id in trained}))
     options = (head_options, fit_options, videos, tensorboard)
-    plan = _Plan(store, chosen, groups, classes, head, seed, *options)
+    plan = RunPlan(store, chosen, groups, classes, head, seed, *options)
     if not overwrite:
         finished = _find_finished(target, plan)
         if finished is not None:
@@ -199,11 +155,11 @@ def train_head(
     return summary
 
 
-def _require_free(target: Path, plan: _Plan, *, overwrite: bool) -> None:
+def _require_free(target: Path, plan: RunPlan, *, overwrite: bool) -> None:
     require_free(target, marker=RUN_FILE, what="run", overwrite=overwrite, source=plan.store.path)
 
 
-def _find_finished(target: Path, plan: _Plan) -> RunSummary | None:
+def _find_finished(target: Path, plan: RunPlan) -> RunSummary | None:
     if not (target / RUN_FILE).is_file():
         return None
     try:
@@ -223,7 +179,7 @@ def _find_finished(target: Path, plan: _Plan) -> RunSummary | None:
 
 
 def _train_into(
-    folder: Path, target: Path, plan: _Plan, on_epoch: Callable[[EpochReport], None] | None
+    folder: Path, target: Path, plan: RunPlan, on_epoch: Callable[[EpochReport], None] | None
 ) -> RunSummary:
     started = time.perf_counter()
     split = plan.split
@@ -249,6 +205,8 @@ def _train_into(
         majority=most_frequent(train.class_indices),
         seed=plan.seed,
     )
+    orders = score_orders(fitted.model, test, plan.head_options, seed=plan.seed)
+    scores["frame_order"] = asdict(orders)
     near_duplicates, n_near_duplicates = find_straddling_duplicates(plan.store, [split])
     summary = RunSummary(
         path=str(target),
@@ -270,79 +228,11 @@ def _train_into(
         epochs_run=len(fitted.history),
         best_epoch=fitted.best_epoch,
         seconds=time.perf_counter() - started,
+        backwards=orders.backwards,
+        shuffled=orders.shuffled,
         near_duplicates=near_duplicates,
         n_near_duplicates=n_near_duplicates,
     )
     with report_unwritable(target):
-        _write_run(folder, plan, fitted, test, probabilities, scores, summary)
+        write_run(folder, plan, fitted, test, probabilities, scores, summary)
     return summary
-
-
-def _write_run(
-    folder: Path,
-    plan: _Plan,
-    fitted: FittedHead,
-    test: Sequences,
-    probabilities: Float32Array,
-    scores: dict[str, Any],
-    summary: RunSummary,
-) -> None:
-    save_model(fitted.model, folder / MODEL_FILE)
-    _write_history(folder, fitted)
-    _write_predictions(folder, plan, test, probabilities)
-    write_json(folder / "report.json", scores)
-    write_json(folder / "split.json", split_to_json(plan.split))
-    write_json(folder / RUN_FILE, _describe(plan, fitted, scores, summary))
-    write_run_report(folder, plan.store, videos=plan.videos)
-    if plan.tensorboard:
-        write_tensorboard(folder)
-
-
-def _describe(
-    plan: _Plan, fitted: FittedHead, scores: dict[str, Any], summary: RunSummary
-) -> dict[str, Any]:
-    return {
-        "schema": RUN_SCHEMA,
-        "head": plan.head,
-        "classes": plan.classes,
-        "summary": asdict(summary),
-        "metrics": {k: v for k, v in scores.items() if k not in ("classes", "confusions")},
-        "settings": plan.settings,
-        "store": {
-            "path": str(plan.store.path.resolve()),
-            "fingerprint": plan.store.header.fingerprint,
-            "header": asdict(plan.store.header),
-        },
-        "n_parameters": fitted.model.count_params(),
-        "leaks": plan.split.leaks,
-        "groups_known": plan.split.groups_known,
-        "split": split_to_json(plan.split),
-        **describe_environment(),
-    }
-
-
-def _write_history(folder: Path, fitted: FittedHead) -> None:
-    epochs = [asdict(report) for report in fitted.history]
-    write_json(folder / "history.json", {"best_epoch": fitted.best_epoch, "epochs": epochs})
-    write_csv(folder / "history.csv", list(epochs[0]), [list(e.values()) for e in epochs])
-
-
-def _write_predictions(
-    folder: Path, plan: _Plan, test: Sequences, probabilities: Float32Array
-) -> None:
-    header = ["clip_id", "group", "part", "label", "predicted"]
-    rows = (
-        [
-            clip_id,
-            plan.groups[clip_id],
-            "test",
-            plan.classes[truth],
-            plan.classes[int(row.argmax())],
-            *(f"{value:.6g}" for value in row),
-        ]
-        for clip_id, truth, row in zip(
-            test.clip_ids, test.class_indices, probabilities, strict=True
-        )
-    )
-    columns = [*header, *(f"probability:{label}" for label in plan.classes)]
-    write_csv(folder / "predictions.csv", columns, rows)

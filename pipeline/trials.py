@@ -17,6 +17,7 @@ from pipeline.batches import Sequences, sequence_from_vectors, take_clips
 from pipeline.epochs import predict_clips
 from pipeline.fitoptions import FitOptions
 from pipeline.fitting import Workbench, fit_head
+from pipeline.frameorder import score_orders
 from pipeline.headoptions import HeadOptions
 from pipeline.metrics import hits_in_top
 from pipeline.outputs import report_unwritable, write_json
@@ -88,6 +89,8 @@ class TrialResult:
     confidence : list of float
         Probability of the predicted class.
     in_top5 : list of bool
+    backwards, shuffled : float
+        Accuracy on clips in another order of frames, see `pipeline.frameorder`.
     n_parameters : int
     epochs_run, best_epoch : int
     train_seconds : float
@@ -99,6 +102,8 @@ class TrialResult:
     predicted: list[int]
     confidence: list[float]
     in_top5: list[bool]
+    backwards: float
+    shuffled: float
     n_parameters: int
     epochs_run: int
     best_epoch: int
@@ -144,10 +149,13 @@ def run_trial(
     train_seconds = time.perf_counter() - started
     test = take_clips(sequences, split.test)
     probabilities = predict_clips(fitted.model, test, plan.head_options)
+    orders = score_orders(fitted.model, test, plan.head_options, seed=trial.seed)
     return TrialResult(
         predicted=probabilities.argmax(axis=1).tolist(),
         confidence=np.round(probabilities.max(axis=1).astype(float), 6).tolist(),
         in_top5=hits_in_top(probabilities, test.class_indices, 5).tolist(),
+        backwards=orders.backwards,
+        shuffled=orders.shuffled,
         n_parameters=fitted.model.count_params(),
         epochs_run=len(fitted.history),
         best_epoch=fitted.best_epoch,

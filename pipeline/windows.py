@@ -72,14 +72,15 @@ def join_windows(probabilities: Float32Array, owners: IntArray, how: Aggregate) 
         votes = np.eye(probabilities.shape[1], dtype=np.float32)[probabilities.argmax(axis=1)]
         return average_windows(votes, owners)
     largest = np.maximum.reduceat(probabilities, first_windows(owners), axis=0)
-    rows: Float32Array = largest / largest.sum(axis=1, keepdims=True)
+    rows: Float32Array = (largest / largest.sum(axis=1, keepdims=True)).astype(np.float32)
     return rows
 
 
 def average_windows(values: Float32Array, owners: IntArray) -> Float32Array:
     """Average over the windows of each clip: (n_windows, dim) to (n_clips, dim)."""
     sums = np.add.reduceat(values, first_windows(owners), axis=0)
-    means: Float32Array = sums / np.bincount(owners)[:, np.newaxis].astype(np.float32)
+    counts = np.bincount(owners).astype(np.float32)
+    means: Float32Array = (sums / counts[:, np.newaxis]).astype(np.float32)
     return means
 
 

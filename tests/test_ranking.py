@@ -13,7 +13,9 @@ from pipeline.trials import Trial, TrialResult
 
 def make_result(predicted: list[int], confidence: float = 0.9) -> TrialResult:
     n_clips = len(predicted)
-    return TrialResult(predicted, [confidence] * n_clips, [True] * n_clips, 100, 5, 4, 1.0, 2.0)
+    return TrialResult(
+        predicted, [confidence] * n_clips, [True] * n_clips, 0.5, 0.5, 100, 5, 4, 1.0, 2.0
+    )
 
 
 def make_pair(a: str, b: str, difference: float, p_adjusted: float) -> HeadPair:

@@ -50,7 +50,9 @@ def test_answers_of_windows_are_joined_as_asked() -> None:
     np.testing.assert_allclose(
         join_windows(answers, owners, "mean"), [[0.5, 0.5], [0.3, 0.7]], atol=1e-6
     )
-    np.testing.assert_allclose(join_windows(answers, owners, "vote"), [[1 / 3, 2 / 3], [0, 1]])
+    np.testing.assert_allclose(
+        join_windows(answers, owners, "vote"), [[1 / 3, 2 / 3], [0.0, 1.0]], atol=1e-6
+    )
     np.testing.assert_allclose(
         join_windows(answers, owners, "max"), [[9 / 17, 8 / 17], [0.3, 0.7]], atol=1e-6
     )

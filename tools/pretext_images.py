@@ -45,7 +45,7 @@ def draw_system(category: int, seed: int) -> FloatArray:
             each[:, :2] = _turn(first) @ sizes @ _turn(second)
             each[:, 2] = generator.uniform(-1, 1, 2)
         points = _iterate(maps, np.random.default_rng(0))
-        cells, _, _ = np.histogram2d(*points.T, bins=24)
+        cells, _, _ = np.histogram2d(points[:, 0], points[:, 1], bins=24)
         if (cells > 0).mean() > 0.15:
             return maps
 
