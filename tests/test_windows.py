@@ -58,7 +58,7 @@ def test_answers_of_windows_are_joined_as_asked() -> None:
     )
     whole = np.arange(4)
     assert join_windows(answers, whole, "vote") is answers  # whole clips keep their probabilities
-    np.testing.assert_allclose(average_windows(answers, owners)[0], [0.5, 0.5])
+    np.testing.assert_allclose(average_windows(answers, owners)[0], [0.5, 0.5], atol=1e-6)
 
 
 def test_shared_sequences_are_the_same_and_leave_nothing(tmp_path: Path) -> None:
