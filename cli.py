@@ -18,6 +18,7 @@ from pipeline.commandoptions import (
     compare_options,
     export_options,
     extract_options,
+    predict_options,
     sample_options,
     train_options,
 )
@@ -251,11 +252,7 @@ def export_embeddings_command(
 @cli.command("predict")
 @click.argument("run", type=PATH)
 @click.argument("videos", type=PATH, nargs=-1, required=True, metavar="VIDEO...")
-@click.option(
-    "--weights",
-    type=PATH,
-    help="Where the backbone's weights lie now.  [default: where they lay]",
-)
+@predict_options
 @embed_options
 @common_options
 @click.pass_context
@@ -264,6 +261,8 @@ def predict_command(
     run: Path,
     videos: tuple[Path, ...],
     weights: Path | None,
+    overlay: Path | None,
+    overwrite: bool,
     engine: Any,
     workers: int | None,
     clip_timeout: float,
@@ -284,6 +283,8 @@ def predict_command(
             n_workers=workers,
             stall_seconds=clip_timeout,
             memory_bytes=gib_to_bytes(clip_memory),
+            overlay=overlay,
+            overwrite=overwrite,
             on_progress=bar.update,
         )
     print_result(predict_to_json(summary), predict_to_text(summary), as_json=as_json)

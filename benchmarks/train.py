@@ -25,9 +25,9 @@ import numpy as np
 
 from features.quiet import import_keras
 from pipeline.batches import Sequences
-from pipeline.epochs import train_epoch
 from pipeline.headmodel import build_head, fit_front, prepare
 from pipeline.headoptions import HeadOptions
+from pipeline.trainers import TrainingData, make_trainer
 
 N_CLASSES = 10
 
@@ -56,10 +56,11 @@ def build_ours(clips: Sequences, units: int, batch: int, reduce: str | None) -> 
         jit_compile=False,
     )
     fit_front(head, clips)
-    prepared = prepare(head, clips)
-    weights = np.ones(len(clips.clip_ids), dtype=np.float32)
-    order = np.random.default_rng(0).permutation(len(weights))
-    return lambda: train_epoch(head.core, prepared, weights, order, batch)
+    head.core.optimizer.build(head.core.trainable_variables)
+    data = TrainingData(prepare(head, clips), np.ones(len(clips.clip_ids), dtype=np.float32))
+    trainer = make_trainer(head.core, batch)
+    order = np.random.default_rng(0).permutation(len(data.weights))
+    return lambda: trainer.train(data, order)
 
 
 def build_stock(clips: Sequences, units: int, batch: int) -> Callable[[], Any]:

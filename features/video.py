@@ -162,6 +162,58 @@ def read_picture(
     raise VideoUnreadable(f"decoding ends before frame {frame_index}")
 
 
+def read_pictures(
+    path: Path, *, on_progress: Callable[[], None] = lambda: None
+) -> Iterator[FrameArray | VideoFacts]:
+    """Decode every frame of a video file, whole.
+
+    Parameters
+    ----------
+    path : Path
+    on_progress : callable, optional
+        Called once per decoded frame.
+
+    Yields
+    ------
+    VideoFacts or ndarray of uint8, shape (height, width, 3)
+        First what the header claims, then the pictures (blue, green, red; rotation applied),
+        and last what the whole file showed.
+
+    Raises
+    ------
+    VideoUnreadable
+        If no frame decodes.
+    """
+    with _open(path) as capture:
+        facts = _header_facts(capture)
+        yield facts
+        n_decoded = 0
+        for _ in _grab_all(capture, on_progress):
+            yield _retrieve(capture, path)
+            n_decoded += 1
+        yield _decoded_facts(capture, facts, n_decoded, path)
+
+
+def count_frames(path: Path, *, on_progress: Callable[[], None] = lambda: None) -> int:
+    """Count the frames that decode; 0 if the file cannot be opened.
+
+    Parameters
+    ----------
+    path : Path
+    on_progress : callable, optional
+        Called once per decoded frame.
+
+    Returns
+    -------
+    int
+    """
+    try:
+        with _open(path) as capture:
+            return sum(1 for _ in _grab_all(capture, on_progress))
+    except VideoUnreadable:
+        return 0
+
+
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
     cv2 = import_cv2()

@@ -18,9 +18,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from features.band import Caption
 from features.errors import FrameHeadError, VideoUnreadable
 from features.frames import FrameBatch, import_cv2
 from features.litert import Engine, LiteRTEngine
+from features.overlay import write_overlay
 from features.protocol import receive_message, send_message
 from features.records import FrameSampling, VideoFacts
 from features.video import LACKS_MEMORY, read_frames, read_picture
@@ -69,6 +71,11 @@ def _answer(
     try:
         if "frame_index" in request:
             facts = _send_picture(path, request["frame_index"], settings["size_px"], replies)
+        elif "caption" in request:
+            target = Path(os.fsdecode(bytes.fromhex(request["overlay_hex"])))
+            facts = write_overlay(
+                path, target, Caption(**request["caption"]), on_progress=alive.beat
+            )
         else:
             send_message(replies, {"kind": "hashed", **_describe_file(path, alive.beat)})
             facts = _send_frames(path, settings, engine, replies, alive)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy.typing as npt
 
 from features import errors
+from features.band import Caption
 from features.errors import EngineUnavailable
 from features.protocol import receive_message, send_message
 from features.records import Clip, FrameSampling, SourceFile, VectorDtype, VideoFacts
@@ -44,6 +45,9 @@ class WorkerSettings:
         Most memory that a worker may take for data, where the system can bound it.
     picture_of : mapping of str to int
         Clips, by id, of which a JPEG of one frame is wanted instead, and which frame.
+    overlay_of : mapping of str to (Path, Caption)
+        Clips, by id, of which a copy with a band is wanted instead: where to write it, and
+        what the band says.
     """
 
     sampling: FrameSampling
@@ -53,6 +57,7 @@ class WorkerSettings:
     stall_seconds: float
     memory_bytes: int = DEFAULT_MEMORY_BYTES
     picture_of: Mapping[str, int] = field(default_factory=dict)
+    overlay_of: Mapping[str, tuple[Path, Caption]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -140,6 +145,10 @@ class DecodeWorker:
         request: dict[str, Any] = {"path_hex": os.fsencode(clip.path).hex()}
         if clip.clip_id in self._settings.picture_of:
             request["frame_index"] = self._settings.picture_of[clip.clip_id]
+        if clip.clip_id in self._settings.overlay_of:
+            target, caption = self._settings.overlay_of[clip.clip_id]
+            request["overlay_hex"] = os.fsencode(target).hex()
+            request["caption"] = asdict(caption)
         with suppress(OSError):  # a dead process shows itself at the first read
             self._send(request)
         while (reply := self._receive(self._settings.stall_seconds)) is not None:

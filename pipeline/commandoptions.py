@@ -140,6 +140,23 @@ compare_options = _join(
     ),
 )
 
+# What is predicted with, and what is drawn.
+predict_options = _join(
+    click.option(
+        "--weights",
+        type=PATH,
+        help="Where the backbone's weights lie now.  [default: where they lay]",
+    ),
+    click.option(
+        "--overlay",
+        type=PATH,
+        metavar="OUT",
+        help="Write a copy of the video with the prediction drawn below: OUT.webm (VP9, for "
+        "browsers), OUT.mp4 (MPEG-4 part 2) or OUT.avi (Motion JPEG); for several videos a folder.",
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace overlays that stand there."),
+)
+
 # What is exported, and how.
 export_options = _join(
     click.option("--out", type=PATH, required=True, help="File, or folder for the projector."),

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import TrainingFailed
-from features.records import FloatArray, IntArray
+from features.records import IntArray
 from pipeline.batches import Float32Array, Sequences, model_inputs
 from pipeline.fitoptions import EpochReport, FitOptions
 from pipeline.headoptions import HeadOptions
+from pipeline.trainers import Trainer, TrainingData, mean_loss
 from pipeline.windows import cut_windows, first_windows, join_windows
 
 # A validation loss that creeps towards zero by less than this no longer buys anything.
@@ -22,6 +23,7 @@ _LEAST_GAIN = 0.01
 
 def train_epochs(
     core: Any,
+    trainer: Trainer,
     train: Sequences,
     val: Sequences,
     owners: tuple[IntArray, IntArray],
@@ -38,6 +40,8 @@ def train_epochs(
     ----------
     core : keras.Model
         Compiled, see `pipeline.headmodel.HeadModel`.
+    trainer : Trainer
+        Of this core.
     train, val : Sequences
         Windows of prepared frames.
     owners : (ndarray of int64, ndarray of int64)
@@ -64,14 +68,14 @@ def train_epochs(
     # Every clip weighs the same, however many windows it has.
     shares = len(owners[0]) / len(n_windows) / n_windows[owners[0]]
     weights = (class_weights[train.class_indices] * shares).astype(np.float32)
-    batch_size = fit_options.batch_size or int(np.clip(len(n_windows) // 40, 16, 64))
+    data = TrainingData(train, weights)
     shuffler = np.random.default_rng(seed)
     history: list[EpochReport] = []
     best_loss, best_epoch, best_weights = math.inf, 0, core.get_weights()
     milestone, milestone_epoch = math.inf, 0
     for epoch in range(1, fit_options.epochs + 1):
         order = shuffler.permutation(len(owners[0]))
-        loss, accuracy = train_epoch(core, train, weights, order, batch_size)
+        loss, accuracy = trainer.train(data, order)
         val_loss, val_accuracy = _evaluate(core, val, owners[1], class_weights, head_options)
         report = EpochReport(epoch, loss, accuracy, val_loss, val_accuracy)
         if not (math.isfinite(loss) and math.isfinite(val_loss)):
@@ -140,56 +144,6 @@ def predict_clips(model: Any, sequences: Sequences, options: HeadOptions) -> Flo
     return join_windows(predict_probabilities(model, windows), owners, options.aggregate)
 
 
-def train_epoch(
-    core: Any,
-    train: Sequences,
-    weights: npt.NDArray[np.float32],
-    order: IntArray,
-    batch_size: int,
-) -> tuple[float, float]:
-    """Train once through the training part.
-
-    Parameters
-    ----------
-    core : keras.Model
-        Compiled.
-    train : Sequences
-    weights : ndarray of float32, shape (n_clips,)
-    order : ndarray of int64, shape (n_clips,)
-        In which clips come.
-    batch_size : int
-
-    Returns
-    -------
-    loss, accuracy : float
-        Weighted means over the clips.
-    """
-    size = min(batch_size, len(order))
-    total_loss = total_hits = 0.0
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
-        n_real = len(rows)
-        batch_weights = weights[rows]
-        total_weight = float(batch_weights.sum(dtype=np.float64))
-        if n_real < size:
-            # Filled up with clips of no weight, so that every step has one shape. Keras divides
-            # by all clips of a batch: scaled, the gradient is the mean over the real ones.
-            rows = np.concatenate([rows, order[: size - n_real]])
-            batch_weights = np.pad(batch_weights * np.float32(size / n_real), (0, size - n_real))
-        # Keras' own running means would weigh every batch alike, however full it is.
-        core.reset_metrics()
-        means = core.train_on_batch(
-            model_inputs(train, rows),
-            train.class_indices[rows],
-            sample_weight=batch_weights,
-            return_dict=True,
-        )
-        total_loss += float(means["loss"]) * n_real
-        total_hits += float(means["accuracy"]) * total_weight
-    everything = float(weights.sum(dtype=np.float64))
-    return total_loss / everything, total_hits / everything
-
-
 def _evaluate(
     core: Any,
     sequences: Sequences,
@@ -199,7 +153,6 @@ def _evaluate(
 ) -> tuple[float, float]:
     probabilities = join_windows(predict_probabilities(core, sequences), owners, options.aggregate)
     truth = sequences.class_indices[first_windows(owners)]
-    of_truth: FloatArray = probabilities[np.arange(len(truth)), truth].astype(np.float64)
     # Weighted as in training: otherwise stopping would undo what the weights are for.
-    loss = np.average(-np.log(np.maximum(of_truth, 1e-12)), weights=class_weights[truth])
-    return float(loss), float((probabilities.argmax(axis=1) == truth).mean())
+    loss = mean_loss(probabilities, truth, class_weights[truth].astype(np.float64))
+    return loss, float((probabilities.argmax(axis=1) == truth).mean())

@@ -42,7 +42,7 @@ class FitOptions:
     epochs : int, default 100
         Most epochs; early stopping usually ends before.
     batch_size : int, optional
-        Clips per step; by default a fortieth of the training clips, from 16 to 64.
+        Clips per step; by default a twentieth of the training clips, from 16 to 64.
     learning_rate : float, default 1e-3
         Of AdamW.
     patience : int, default 12

@@ -23,7 +23,11 @@ from pipeline.headmodel import (
     prepare,
 )
 from pipeline.headoptions import HeadOptions
+from pipeline.trainers import Trainer, make_trainer
 from pipeline.windows import cut_windows
+
+# Enough for an optimizer to find its way within a few epochs.
+_STEPS_PER_EPOCH = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +56,25 @@ class Workbench:
     """
 
     def __init__(self) -> None:
-        self._heads: dict[tuple[Any, ...], HeadModel] = {}
+        self._heads: dict[tuple[Any, ...], tuple[HeadModel, Trainer]] = {}
 
-    def find(self, key: tuple[Any, ...], fresh_core: Any) -> HeadModel | None:
+    def find(self, key: tuple[Any, ...], fresh_core: Any) -> tuple[HeadModel, Trainer] | None:
         """Return the head compiled for `key`, in the untrained state of a fresh core."""
         kept = self._heads.get(key)
-        if kept is not None:
-            # With the state of the random generators of dropout.
-            for own, other in zip(kept.core.variables, fresh_core.variables, strict=True):
-                own.assign(other)
-            optimizer = kept.core.optimizer
-            for variable in optimizer.variables:
-                if variable is not optimizer.learning_rate:
-                    variable.assign(variable * 0)
+        if kept is None:
+            return None
+        core = kept[0].core
+        # With the state of the random generators of dropout.
+        for own, other in zip(core.variables, fresh_core.variables, strict=True):
+            own.assign(other)
+        for variable in core.optimizer.variables:
+            if variable is not core.optimizer.learning_rate:
+                variable.assign(variable * 0)
         return kept
 
-    def keep(self, key: tuple[Any, ...], head: HeadModel) -> None:
+    def keep(self, key: tuple[Any, ...], head: HeadModel, trainer: Trainer) -> None:
         """Remember a head whose core is compiled."""
-        self._heads[key] = head
+        self._heads[key] = head, trainer
 
 
 def fit_head(
@@ -123,28 +128,23 @@ def fit_head(
     keras.utils.set_random_seed(seed)
     dim = train.vectors.shape[2]
     core = build_core(head, embedding_dim=dim, n_classes=n_classes, options=head_options)
-    key = (head, dim, n_classes, head_options, options.learning_rate)
-    built = None if workbench is None else workbench.find(key, core)
-    if built is None:
-        core.compile(
-            optimizer=keras.optimizers.AdamW(
-                options.learning_rate, weight_decay=0.01, clipnorm=1.0
-            ),
-            loss="sparse_categorical_crossentropy",
-            # Not `metrics`, which would count the clips that fill up the last batch.
-            weighted_metrics=["accuracy"],
-            # On a CPU the compilation by XLA takes longer than most heads take to train.
-            jit_compile=False,
-        )
-        core.optimizer.build(core.trainable_variables)
+    batch_size = options.batch_size or choose_batch_size(len(train.clip_ids))
+    key = (head, dim, n_classes, head_options, options.learning_rate, batch_size)
+    kept = None if workbench is None else workbench.find(key, core)
+    if kept is None:
+        _compile(core, options)
         built = complete_head(core, head, embedding_dim=dim, options=head_options)
+        trainer = make_trainer(core, batch_size)
         if workbench is not None:
-            workbench.keep(key, built)
+            workbench.keep(key, built, trainer)
+    else:
+        built, trainer = kept
     train_windows, train_owners = cut_windows(train, head_options.window)
     val_windows, val_owners = cut_windows(val, head_options.window)
     fit_front(built, train_windows)
     history, best_epoch = train_epochs(
         built.core,
+        trainer,
         prepare(built, train_windows),
         prepare(built, val_windows),
         (train_owners, val_owners),
@@ -155,6 +155,24 @@ def fit_head(
         on_epoch=on_epoch,
     )
     return FittedHead(join_halves(built), history, best_epoch)
+
+
+def choose_batch_size(n_train: int) -> int:
+    """Return the clips per step where nobody said how many: large data wants large steps."""
+    return int(np.clip(n_train // _STEPS_PER_EPOCH, 16, 64))
+
+
+def _compile(core: Any, options: FitOptions) -> None:
+    keras = import_keras()
+    core.compile(
+        optimizer=keras.optimizers.AdamW(options.learning_rate, weight_decay=0.01, clipnorm=1.0),
+        loss="sparse_categorical_crossentropy",
+        # Not `metrics`, which would count the clips that fill up the last batch.
+        weighted_metrics=["accuracy"],
+        # On a CPU the compilation by XLA takes longer than most heads take to train.
+        jit_compile=False,
+    )
+    core.optimizer.build(core.trainable_variables)
 
 
 def _weigh_classes(

@@ -166,7 +166,7 @@ def fit_options(command: _Command) -> _Command:
             click.option(
                 "--batch-size",
                 type=int,
-                help="Clips per step.  [default: a fortieth of the training clips, 16 to 64]",
+                help="Clips per step.  [default: a twentieth of the training clips, 16 to 64]",
             ),
             click.option(
                 "--learning-rate", type=float, default=1e-3, show_default=True, help="Of AdamW."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from features.discovery import discover_clips
@@ -18,6 +18,7 @@ from features.workerprocess import DEFAULT_MEMORY_BYTES
 from pipeline.attention import read_attention
 from pipeline.batches import sequence_from_vectors
 from pipeline.epochs import predict_clips
+from pipeline.overlay import caption_prediction, draw_overlays, plan_overlays
 from pipeline.runs import Run, load_model, read_run
 
 # Clips whose probabilities are computed in one go; bounds the memory of a long list.
@@ -45,6 +46,8 @@ class Prediction:
         sees clips whole.
     note : str
         What is odd about the clip, such as fewer frames than asked for; often empty.
+    overlay : Path or None
+        The copy of the video with the prediction drawn below; None if there is none.
     """
 
     path: str
@@ -54,6 +57,7 @@ class Prediction:
     frame_seconds: tuple[float, ...]
     attention: tuple[float, ...] | None
     note: str
+    overlay: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,8 @@ class PredictSummary:
     predictions : tuple of Prediction
         Sorted by path.
     failures : tuple of ClipOutcome
-        Clips that could not be read; their `clip_id` is the path.
+        Clips that could not be read, or of which no overlay could be made; their `clip_id` is
+        the path.
     seconds : float
         Wall-clock time.
     """
@@ -86,6 +91,8 @@ def predict_videos(
     n_workers: int | None = None,
     stall_seconds: float = DEFAULT_STALL_SECONDS,
     memory_bytes: int = DEFAULT_MEMORY_BYTES,
+    overlay: str | Path | None = None,
+    overwrite: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> PredictSummary:
     """Classify video files with a trained head.
@@ -103,8 +110,14 @@ def predict_videos(
         was made. They must be the same weights.
     engine, n_workers, stall_seconds, memory_bytes
         As in `features.extract.extract_features`.
+    overlay : str or Path, optional
+        Where to write copies of the videos with the prediction drawn below; see
+        `pipeline.overlay.plan_overlays`.
+    overwrite : bool, default False
+        Whether overlays that stand there may be replaced.
     on_progress : callable, optional
-        Called with a `Progress` at the start and after each clip.
+        Called with a `Progress` at the start and after each clip; with overlays, each clip
+        counts once more.
 
     Returns
     -------
@@ -119,14 +132,19 @@ def predict_videos(
     WeightsNotFound, WeightsMismatch
         If the weights are gone or others.
     OptionInvalid
-        If a limit is out of range.
+        If a limit is out of range, or `overlay` cannot be written so.
+    OutputExists, OutputUnwritable
+        If something stands where an overlay should go, or it cannot be written.
     """
     started = time.perf_counter()
     require_limits(stall_seconds, memory_bytes)
     run = read_run(run_path)
-    clips = _list_clips(videos)
+    named = _list_clips(videos)
+    clips = [clip for clip, _ in named]
+    targets = {} if overlay is None else plan_overlays(named, overlay, overwrite=overwrite)
+    n_steps = len(clips) + len(targets)
     backbone = find_run_backbone(run, weights)
-    on_progress(Progress(len(clips), 0, 0, None))
+    on_progress(Progress(n_steps, 0, 0, None))
     embedded = embed_clips(
         clips,
         run.header,
@@ -152,9 +170,38 @@ def predict_videos(
         if len(waiting) == _CLIPS_AT_ONCE:
             predictions += _classify(run, model, waiting)
             waiting = []
-        on_progress(Progress(len(clips), n_finished, n_frames, outcome))
+        on_progress(Progress(n_steps, n_finished, n_frames, outcome))
     if waiting:
         predictions += _classify(run, model, waiting)
+    if targets:
+        n_finished = n_steps - len(predictions)
+
+        def count(outcome: ClipOutcome) -> None:
+            nonlocal n_finished
+            n_finished += 1
+            on_progress(Progress(n_steps, n_finished, n_frames, outcome))
+
+        captions = {
+            item.path: caption_prediction(
+                item.path, run.head, run.classes, item.probabilities, leaks=run.split.leaks
+            )
+            for item in predictions
+        }
+        undrawn = draw_overlays(
+            clips,
+            captions,
+            targets,
+            n_workers=n_workers,
+            stall_seconds=stall_seconds,
+            memory_bytes=memory_bytes,
+            on_drawn=count,
+        )
+        failures += undrawn
+        lacking = {outcome.clip_id for outcome in undrawn}
+        predictions = [
+            item if item.path in lacking else replace(item, overlay=targets[item.path])
+            for item in predictions
+        ]
     return PredictSummary(
         run=run,
         predictions=tuple(sorted(predictions, key=lambda item: item.path)),
@@ -200,15 +247,17 @@ def find_run_backbone(run: Run, weights: str | Path | None = None) -> BackboneFi
     return found
 
 
-def _list_clips(videos: Iterable[str | Path]) -> list[Clip]:
-    clips: dict[str, Clip] = {}
+def _list_clips(videos: Iterable[str | Path]) -> list[tuple[Clip, str]]:
+    """List the clips, each with its name below the folder that was given."""
+    clips: dict[str, tuple[Clip, str]] = {}
     for video in videos:
         path = Path(video)
         if path.is_dir():
             found = discover_clips(path).clips
-            clips.update({str(clip.path): Clip(str(clip.path), clip.path) for clip in found})
+            named = ((Clip(str(clip.path), clip.path), clip.clip_id) for clip in found)
+            clips.update({clip.clip_id: (clip, name) for clip, name in named})
         elif path.exists():
-            clips[str(path)] = Clip(str(path), path)
+            clips[str(path)] = (Clip(str(path), path), path.name)
         else:
             raise VideosNotFound(
                 f"VIDEO must be a video file or a folder of them. '{path}' does not exist.",

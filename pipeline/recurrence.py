@@ -13,8 +13,11 @@ from typing import Any
 
 import tensorflow as tf
 
-# Tensors carried from frame to frame, tensors of this frame -> carried on, put out.
-_Step = Callable[[Sequence[Any], Sequence[Any]], tuple[Sequence[Any], Sequence[Any]]]
+# Tensors carried from frame to frame, tensor of this frame -> carried on, put out.
+_Step = Callable[[Sequence[Any], Any], tuple[Sequence[Any], Sequence[Any]]]
+
+# Layers narrower than this are too small for two cores.
+_LEAST_HALVED_UNITS = 128
 
 
 def run_lstm(frames: Any, n_frames: Any, kernel: Any, recurrent_kernel: Any, bias: Any) -> Any:
@@ -92,67 +95,79 @@ def _unpack(rows: Any, is_real: Any) -> Any:
 
 
 def _run_forward(projected: Any, recurrent_kernel: Any) -> tuple[Any, list[Any]]:
-    """Return the states, and what the way back needs of cells and gates; frames come first."""
+    """Return the states, and what the way back needs: cells and gates. Frames come first."""
     units = recurrent_kernel.shape[0]
-    # Two products of half the width run side by side on two cores; one would run on one.
-    first, second = tf.split(recurrent_kernel, 2, axis=-1)
+    # tanh(x) = 2 sigmoid(2x) - 1: with the candidate's quarter doubled, one sigmoid does all.
+    doubled = _double_candidate(units)
+    pieces = tf.split(recurrent_kernel * doubled, _count_pieces(units), axis=-1)
 
-    def step(carried: Sequence[Any], inputs: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-        state, cell_before = carried
-        entry_keep = tf.sigmoid(inputs[0][:, : 2 * units] + state @ first)
-        candidate_exit = inputs[0][:, 2 * units :] + state @ second
-        entry, keep = tf.split(entry_keep, 2, axis=-1)
-        candidate = tf.tanh(candidate_exit[:, :units])
-        exit_ = tf.sigmoid(candidate_exit[:, units:])
-        cell = keep * cell_before + entry * candidate
-        out = tf.tanh(cell)
-        state = exit_ * out
-        return (state, cell), (state, cell_before, out, entry, keep, candidate, exit_)
+    def step(carried: Sequence[Any], inputs: Any) -> tuple[Sequence[Any], Sequence[Any]]:
+        state, cell = carried
+        gates = tf.sigmoid(inputs + _multiply(state, pieces))
+        entry, keep, candidate, exit_ = tf.split(gates, 4, axis=-1)
+        cell = keep * cell + entry * (2.0 * candidate - 1.0)
+        state = exit_ * tf.tanh(cell)
+        return (state, cell), (state, cell, gates)
 
     start = tf.zeros((tf.shape(projected)[1], units))
-    states, *kept = _scan(step, (start, start), [projected], n_outputs=7)
+    states, *kept = _scan(step, (start, start), projected * doubled, n_outputs=3)
     return states, kept
 
 
 def _run_backward(upstream: Any, recurrent_kernel: Any, kept: Sequence[Any]) -> Any:
     """Return the gradient of what enters the gates, (max_frames, n_clips, 4 * units)."""
+    units = recurrent_kernel.shape[0]
+    cells, gates = kept
+    entry, keep, candidate, exit_ = tf.split(gates, 4, axis=-1)
+    out = tf.tanh(cells)
+    before = tf.pad(cells[:-1], ((1, 0), (0, 0), (0, 0)))
+    # All that does not depend on what flows back is computed for all frames at once.
+    factors = tf.concat([2.0 * candidate - 1.0, before, 4.0 * entry, out], axis=-1)
+    factors *= gates * (1.0 - gates)
+    through_out = exit_ * (1.0 - out * out)
     # Transposed once: the product with a matrix still to be transposed takes three times as long.
-    first, second = tf.split(tf.transpose(recurrent_kernel), 2, axis=0)
+    pieces = tf.split(tf.transpose(recurrent_kernel), _count_pieces(units), axis=-1)
 
-    def step(carried: Sequence[Any], inputs: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+    def step(carried: Sequence[Any], inputs: Any) -> tuple[Sequence[Any], Sequence[Any]]:
         of_state, of_cell = carried
-        upstream, cell_before, out, entry, keep, candidate, exit_ = inputs
+        factors, through_out, keep, upstream = tf.split(
+            inputs, [4 * units, units, units, units], -1
+        )
         of_state = of_state + upstream
-        of_cell = of_cell + of_state * exit_ * (1.0 - out * out)
-        of_entry = of_cell * candidate * entry * (1.0 - entry)
-        of_keep = of_cell * cell_before * keep * (1.0 - keep)
-        of_candidate = of_cell * entry * (1.0 - candidate * candidate)
-        of_exit = of_state * out * exit_ * (1.0 - exit_)
-        entry_keep = tf.concat([of_entry, of_keep], axis=-1)
-        candidate_exit = tf.concat([of_candidate, of_exit], axis=-1)
-        of_state = entry_keep @ first + candidate_exit @ second
-        return (of_state, of_cell * keep), (entry_keep, candidate_exit)
+        of_cell = of_cell + of_state * through_out
+        deltas = tf.concat([of_cell, of_cell, of_cell, of_state], axis=-1) * factors
+        return (_multiply(deltas, pieces), of_cell * keep), (deltas,)
 
     start = tf.zeros_like(upstream[0])
-    halves = _scan(step, (start, start), [upstream, *kept], n_outputs=2, backwards=True)
-    return tf.concat(halves, axis=-1)
+    inputs = tf.concat([factors, through_out, keep, upstream], axis=-1)
+    (deltas,) = _scan(step, (start, start), inputs, n_outputs=1, backwards=True)
+    return deltas
+
+
+def _double_candidate(units: int) -> Any:
+    return tf.constant([1.0] * 2 * units + [2.0] * units + [1.0] * units)
+
+
+def _count_pieces(units: int) -> int:
+    # A product this small runs on one core; of two halves each has its own.
+    return 2 if units >= _LEAST_HALVED_UNITS else 1
+
+
+def _multiply(rows: Any, pieces: Sequence[Any]) -> Any:
+    products = [rows @ piece for piece in pieces]
+    return products[0] if len(products) == 1 else tf.concat(products, axis=-1)
 
 
 def _scan(
-    step: _Step,
-    start: Sequence[Any],
-    inputs: Sequence[Any],
-    *,
-    n_outputs: int,
-    backwards: bool = False,
+    step: _Step, start: Sequence[Any], inputs: Any, *, n_outputs: int, backwards: bool = False
 ) -> list[Any]:
     """Take a step for every frame, and stack what the steps put out."""
-    n_steps = tf.shape(inputs[0])[0]
+    n_steps = tf.shape(inputs)[0]
     arrays = [tf.TensorArray(tf.float32, size=n_steps) for _ in range(n_outputs)]
 
     def body(number: Any, carried: Sequence[Any], arrays: Sequence[Any]) -> Any:
         index = n_steps - 1 - number if backwards else number
-        carried, outputs = step(carried, [item[index] for item in inputs])
+        carried, outputs = step(carried, inputs[index])
         written = [a.write(index, out) for a, out in zip(arrays, outputs, strict=True)]
         return number + 1, tuple(carried), written
 

@@ -140,6 +140,7 @@ def predict_to_json(summary: PredictSummary) -> dict[str, Any]:
                 "n_frames": item.n_frames,
                 **({} if item.attention is None else {"attention": _list_attention(item)}),
                 "note": item.note,
+                **({} if item.overlay is None else {"overlay": str(item.overlay)}),
             }
             for item in summary.predictions
         ],
@@ -160,6 +161,9 @@ def predict_to_text(summary: PredictSummary) -> str:
     lines = ["LEAKY: the run's split leaks"] if summary.run.split.leaks else []
     if rows:
         lines.append(format_table(["video", "class", "probability", "then"], rows))
+    drawn = [item.overlay for item in summary.predictions if item.overlay is not None]
+    if drawn:
+        lines.append(f"{format_count(len(drawn), 'overlay')}, first: {printable(str(drawn[0]))}")
     odd = [f"  {printable(p.path)}: {p.note}" for p in summary.predictions if p.note]
     if odd:
         lines += ["With fewer frames:", *odd]

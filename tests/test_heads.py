@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from stage2_helpers import DIM
 
 from features.errors import HeadUnknown, OptionInvalid, TrainingFailed
 from features.quiet import import_keras
 from pipeline.batches import Sequences, model_inputs, sequence_from_vectors
-from pipeline.epochs import predict_probabilities, train_epoch
+from pipeline.epochs import predict_probabilities
 from pipeline.fitoptions import EpochReport, FitOptions
 from pipeline.fitting import Workbench, fit_head
 from pipeline.headmodel import build_head, fit_front, join_halves, prepare
@@ -20,6 +22,7 @@ from pipeline.headoptions import HeadOptions
 from pipeline.heads import HEADS, parse_head
 from pipeline.runs import save_model
 from pipeline.threads import limit_threads
+from pipeline.trainers import BatchTrainer, GraphTrainer, TrainingData, cut_batches
 
 # Every head as it is, and what else it may see.
 EVERY_HEAD = [*sorted(HEADS), "lstm:both", "mean-linear:motion", "transformer:both"]
@@ -140,7 +143,8 @@ def test_reported_means_are_those_of_all_clips(kind: Any) -> None:
     assert report.accuracy == pytest.approx(np.average(hits, weights=weights), abs=1e-5)
 
 
-def test_step_of_a_partly_filled_batch_is_the_mean_of_its_clips() -> None:
+@pytest.mark.parametrize("trainer", [BatchTrainer, GraphTrainer])
+def test_step_of_a_partly_filled_batch_is_the_mean_of_its_clips(trainer: Any) -> None:
     keras = import_keras()
     train = make_sequences(n_clips=5)
     models = [make_model("mean-linear", dropout=0.0) for _ in range(2)]
@@ -150,12 +154,39 @@ def test_step_of_a_partly_filled_batch_is_the_mean_of_its_clips() -> None:
             loss="sparse_categorical_crossentropy",
             weighted_metrics=["accuracy"],
         )
-    weights = np.ones(5, dtype=np.float32)
-    train_epoch(models[0], train, weights, np.arange(5), 4)
+    data = TrainingData(train, np.ones(5, dtype=np.float32))
+    trainer(models[0], 4).train(data, np.arange(5))
     for rows in (slice(0, 4), slice(4, 5)):
         models[1].train_on_batch(model_inputs(train, rows), train.class_indices[rows])
     for filled, plain in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_allclose(filled, plain, atol=1e-6)
+
+
+@given(st.integers(1, 50), st.integers(1, 20))
+def test_batches_hold_every_clip_once(n_clips: int, size: int) -> None:
+    order = np.random.default_rng(0).permutation(n_clips)
+    rows, shares = cut_batches(order, size)
+    np.testing.assert_array_equal(rows[shares > 0], order)
+    # Every step is a mean over its real clips.
+    np.testing.assert_allclose(shares.mean(axis=1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lstm", "transformer"])
+def test_both_trainers_take_the_same_steps(name: str) -> None:
+    train = make_sequences(n_clips=21)
+    data = TrainingData(train, np.linspace(0.5, 2, 21, dtype=np.float32))
+    found = []
+    for trainer in (BatchTrainer, GraphTrainer):
+        model = make_model(name, dropout=0.0)
+        model.compile(
+            optimizer=import_keras().optimizers.AdamW(1e-2, weight_decay=0.01, clipnorm=1.0),
+            loss="sparse_categorical_crossentropy",
+            weighted_metrics=["accuracy"],
+        )
+        model.optimizer.build(model.trainable_variables)
+        trains = trainer(model, 8)
+        found.append([trains.train(data, np.arange(21)) for _ in range(3)])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["lstm:both", "tcn", "gru"])

@@ -18,6 +18,7 @@ import queue
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from pretext_pool import Pictures, fill_pool, read_shard
 from pretext_views import make_views
 
 from features.quiet import import_keras
+from features.records import FrameArray
 
 ALPHA = 0.35
 SIZE_PX = 96
@@ -41,6 +43,7 @@ SMALL_SHARE = 0.6
 PICTURES = 64  # a step, two views each
 PEAK_RATE = 2.5e-3
 _CHECKPOINT = "checkpoint.weights.h5"
+_FRESH_BATCHES = 50
 _KINDS = {"figures": 44, "fractals": 8, "textures": 12}
 
 
@@ -198,14 +201,33 @@ def finish(folder: Path, out: Path, *, seed: int) -> None:
     network.load_weights(folder / _CHECKPOINT)
     pool = Pool(folder / "pool", seed + 1)
     pool.refresh()
-    for n_seen in range(150):
-        set_momentum(network, n_seen / (n_seen + 1))
-        frames = pool.draw_batch(SIZE_PX).frames
-        # Not as a graph, which would keep the first momentum for ever.
-        network(frames / np.float32(127.5) - np.float32(1), training=True)
+    estimate_statistics(network, (pool.draw_batch(SIZE_PX).frames for _ in range(_FRESH_BATCHES)))
     whole = folder / "finished.weights.h5"
     network.save_weights(whole)
     write_halves(whole, out)
+
+
+def estimate_statistics(network: Any, batches: Iterable[FrameArray]) -> None:
+    """Set the means and variances of batch normalisation to their averages over batches.
+
+    Parameters
+    ----------
+    network : keras.Model
+        Changed in place.
+    batches : iterable of ndarray of uint8, shape (n, SIZE_PX, SIZE_PX, 3)
+    """
+    import tensorflow as tf
+
+    set_momentum(network, 0.0)  # each batch then leaves its own statistics
+    observe = tf.function(lambda frames: network(frames, training=True))
+    kept = network.non_trainable_variables
+    sums, n_batches = [np.zeros(variable.shape) for variable in kept], 0
+    for frames in batches:
+        observe(frames / np.float32(127.5) - np.float32(1))
+        sums = [total + np.asarray(variable) for total, variable in zip(sums, kept, strict=True)]
+        n_batches += 1
+    for variable, total in zip(kept, sums, strict=True):
+        variable.assign(total / n_batches)
 
 
 def write_halves(path: Path, out: Path) -> None:
