@@ -16,6 +16,7 @@ import click
 from features.errors import EXIT_FAILED, EXIT_SOME_CLIPS_FAILED
 from pipeline.commandoptions import (
     compare_options,
+    demo_options,
     export_options,
     extract_options,
     predict_options,
@@ -152,6 +153,28 @@ def make_sample_command(
             on_progress=lambda p: bar.update(Progress(p.n_clips, p.n_done, 0, None)),
         )
     print_result(sample_to_json(summary), sample_to_text(summary), as_json=as_json)
+
+
+@cli.command("demo")
+@demo_options
+@common_options
+def demo_command(
+    out: Path, weights: str | None, actors: int, seed: int, as_json: bool, quiet: bool
+) -> None:
+    """Show everything on clips that are drawn for it: no data, no account, two minutes.
+
+    Draws actors, embeds their clips, trains mean-linear and lstm with groups apart, compares
+    them, and predicts actors never seen, with reports and overlay videos. Interrupted, it
+    goes on when started again.
+    """
+    from pipeline.demo import run_demo
+    from pipeline.renderdemo import DemoProgress, demo_to_json, demo_to_text
+
+    with DemoProgress(quiet=quiet) as progress:
+        summary = run_demo(
+            out, weights=weights, n_actors=actors, seed=seed, on_event=progress.update
+        )
+    print_result(demo_to_json(summary), demo_to_text(summary), as_json=as_json)
 
 
 @cli.command("inspect")

@@ -96,9 +96,12 @@ def convert_to_litert(weights_path: Path, out: Path, *, alpha: float, size_px: i
         As in `build_backbone`.
     """
     model = build_backbone(weights_path, alpha=alpha, size_px=size_px)
+    import tensorflow as tf
+
     partial = out.with_name(f"{out.stem}.{os.getpid()}.partial.tflite")
     try:
-        model.export(partial, format="litert", verbose=False)
+        # Keras before 3.13 cannot export to LiteRT; TensorFlow's converter always could.
+        partial.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
         partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)

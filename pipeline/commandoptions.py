@@ -100,6 +100,31 @@ sample_options = _join(
     ),
 )
 
+# What the demo is made of, and where.
+demo_options = _join(
+    click.option(
+        "--out",
+        type=PATH,
+        default="framehead-demo",
+        show_default=True,
+        help="Folder for everything.",
+    ),
+    click.option(
+        "--weights",
+        metavar="imagenet|builtin|PATH",
+        help="Of MobileNetV2 with alpha 0.35, the narrowest, for speed.  [default: imagenet if "
+        "Keras has them or can get them, else builtin]",
+    ),
+    click.option(
+        "--actors",
+        type=int,
+        default=12,
+        show_default=True,
+        help="People to learn from; fewer are quicker, and tell less.",
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of all chance."),
+)
+
 # What is trained, and on how much.
 train_options = _join(
     click.option("--out", type=PATH, required=True, help="The run to write, a folder."),

@@ -43,8 +43,8 @@ class FitOptions:
         Most epochs; early stopping usually ends before.
     batch_size : int, optional
         Clips per step; by default a twentieth of the training clips, from 16 to 64.
-    learning_rate : float, default 1e-3
-        Of AdamW.
+    learning_rate : float, optional
+        Of AdamW, above 0; by default the head's own.
     patience : int, default 12
         Epochs without a validation loss lower by at least 0.01 after which training stops.
     class_weights : {"none", "balanced"}, default "none"
@@ -53,7 +53,7 @@ class FitOptions:
 
     epochs: int = 100
     batch_size: int | None = None
-    learning_rate: float = 1e-3
+    learning_rate: float | None = None
     patience: int = 12
     class_weights: ClassWeights = "none"
 
@@ -64,7 +64,7 @@ class FitOptions:
             if value is not None and value < 1:
                 option = name.replace("_", "-")
                 raise OptionInvalid(f"--{option} must be at least 1. Got {value}.")
-        if not 0 < self.learning_rate < math.inf:
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise OptionInvalid(f"--learning-rate must be above 0. Got {self.learning_rate}.")
         if self.class_weights not in ("none", "balanced"):
             raise OptionInvalid(

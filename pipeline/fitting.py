@@ -23,6 +23,7 @@ from pipeline.headmodel import (
     prepare,
 )
 from pipeline.headoptions import HeadOptions
+from pipeline.heads import parse_head
 from pipeline.trainers import Trainer, make_trainer
 from pipeline.windows import cut_windows
 
@@ -129,10 +130,11 @@ def fit_head(
     dim = train.vectors.shape[2]
     core = build_core(head, embedding_dim=dim, n_classes=n_classes, options=head_options)
     batch_size = options.batch_size or choose_batch_size(len(train.clip_ids))
-    key = (head, dim, n_classes, head_options, options.learning_rate, batch_size)
+    learning_rate = options.learning_rate or parse_head(head)[0].learning_rate
+    key = (head, dim, n_classes, head_options, learning_rate, batch_size)
     kept = None if workbench is None else workbench.find(key, core)
     if kept is None:
-        _compile(core, options)
+        _compile(core, learning_rate)
         built = complete_head(core, head, embedding_dim=dim, options=head_options)
         trainer = make_trainer(core, batch_size)
         if workbench is not None:
@@ -162,10 +164,10 @@ def choose_batch_size(n_train: int) -> int:
     return int(np.clip(n_train // _STEPS_PER_EPOCH, 16, 64))
 
 
-def _compile(core: Any, options: FitOptions) -> None:
+def _compile(core: Any, learning_rate: float) -> None:
     keras = import_keras()
     core.compile(
-        optimizer=keras.optimizers.AdamW(options.learning_rate, weight_decay=0.01, clipnorm=1.0),
+        optimizer=keras.optimizers.AdamW(learning_rate, weight_decay=0.01, clipnorm=1.0),
         loss="sparse_categorical_crossentropy",
         # Not `metrics`, which would count the clips that fill up the last batch.
         weighted_metrics=["accuracy"],

@@ -169,7 +169,7 @@ def fit_options(command: _Command) -> _Command:
                 help="Clips per step.  [default: a twentieth of the training clips, 16 to 64]",
             ),
             click.option(
-                "--learning-rate", type=float, default=1e-3, show_default=True, help="Of AdamW."
+                "--learning-rate", type=float, help="Of AdamW.  [default: the head's own]"
             ),
             click.option("--units", type=int, help="Width of the head.  [default: the head's own]"),
             click.option(

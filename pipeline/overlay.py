@@ -139,7 +139,7 @@ def draw_overlays(
     n_workers: int | None = None,
     stall_seconds: float,
     memory_bytes: int,
-    on_drawn: Callable[[ClipOutcome], None] = lambda outcome: None,
+    on_drawn: Callable[[int, ClipOutcome], None] = lambda n_drawn, outcome: None,
 ) -> tuple[ClipOutcome, ...]:
     """Write overlays, each whole or not at all.
 
@@ -153,7 +153,7 @@ def draw_overlays(
     n_workers, stall_seconds, memory_bytes
         As in `features.extract.extract_features`.
     on_drawn : callable, optional
-        Called with a `ClipOutcome` after each clip.
+        Called after each clip with how many were tried, and what became of this one.
 
     Returns
     -------
@@ -191,7 +191,7 @@ def draw_overlays(
             memory_bytes=memory_bytes,
             overlay_of=jobs,
         )
-        failures = []
+        outcomes: list[ClipOutcome] = []
         events = decode_clips(wanted, settings, n_workers=n_workers or default_n_workers())
         with closing(events):
             for event in events:
@@ -199,14 +199,13 @@ def draw_overlays(
                     continue
                 clip_id = event.clip.clip_id
                 if event.failure:
-                    reason = f"no overlay: {event.failure}"
-                    outcome = ClipOutcome(clip_id, "failed", reason)
-                    failures.append(outcome)
+                    outcome = ClipOutcome(clip_id, "failed", f"no overlay: {event.failure}")
                 else:
                     _move(jobs[clip_id][0], targets[clip_id])
                     outcome = ClipOutcome(clip_id, "done")
-                on_drawn(outcome)
-    return tuple(failures)
+                outcomes.append(outcome)
+                on_drawn(len(outcomes), outcome)
+    return tuple(outcome for outcome in outcomes if outcome.status == "failed")
 
 
 def _move(partial: Path, target: Path) -> None:

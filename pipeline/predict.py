@@ -174,27 +174,23 @@ def predict_videos(
     if waiting:
         predictions += _classify(run, model, waiting)
     if targets:
-        n_finished = n_steps - len(predictions)
-
-        def count(outcome: ClipOutcome) -> None:
-            nonlocal n_finished
-            n_finished += 1
-            on_progress(Progress(n_steps, n_finished, n_frames, outcome))
-
-        captions = {
-            item.path: caption_prediction(
-                item.path, run.head, run.classes, item.probabilities, leaks=run.split.leaks
-            )
-            for item in predictions
-        }
+        leaks = run.split.leaks
+        n_before = n_steps - len(predictions)
         undrawn = draw_overlays(
             clips,
-            captions,
+            {
+                item.path: caption_prediction(
+                    item.path, run.head, run.classes, item.probabilities, leaks=leaks
+                )
+                for item in predictions
+            },
             targets,
             n_workers=n_workers,
             stall_seconds=stall_seconds,
             memory_bytes=memory_bytes,
-            on_drawn=count,
+            on_drawn=lambda n, outcome: on_progress(
+                Progress(n_steps, n_before + n, n_frames, outcome)
+            ),
         )
         failures += undrawn
         lacking = {outcome.clip_id for outcome in undrawn}

@@ -47,7 +47,7 @@ def train_head(
     seed: int = 0,
     epochs: int = 100,
     batch_size: int | None = None,
-    learning_rate: float = 1e-3,
+    learning_rate: float | None = None,
     units: int | None = None,
     dropout: float | None = None,
     reduce: str | None = None,

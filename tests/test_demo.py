@@ -1,0 +1,178 @@
+"""The demo from end to end, small and with untrained weights; and what it says."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import RunCli, parse_json
+
+from cli import cli
+from features.drawing.actions import ACTIONS
+from features.errors import OptionInvalid, OutputExists, WeightsNotFound
+from features.video import count_frames
+from pipeline import demo
+from pipeline.demo import DEMO_ACTIONS, DEMO_HEADS, run_demo
+from pipeline.demosummary import DemoEvent, DemoStep, DemoSummary
+from pipeline.orderpairs import ORDER_PAIRS, OrderScores, score_order_pairs
+from pipeline.renderdemo import demo_to_text, list_commands
+
+ORDER = OrderScores("mean-linear", "lstm", 0.5, 0.9, 0.01, 96, "One sentence.")
+SUMMARY = DemoSummary(
+    "d", "imagenet", "", 192, 12, {"lstm": 0.9}, {"lstm": 0.9}, ORDER, 32, 30, 4, "d/o.webm", 99.0
+)
+
+
+def mtimes(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_interrupted_it_goes_on_finished_it_does_nothing(
+    tmp_path: Path, tiny_weights: Path, run_cli: RunCli
+) -> None:
+    out = tmp_path / "demo"
+
+    def interrupt(event: DemoEvent) -> None:
+        if isinstance(event, DemoStep) and event.text == "training lstm":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_demo(out, weights=tiny_weights, n_actors=3, on_event=interrupt)
+    before = mtimes(out)
+    assert out / "runs" / "mean-linear" / "run.json" in before
+
+    steps: list[str] = []
+    summary = run_demo(
+        out,
+        n_actors=3,
+        on_event=lambda e: steps.append(e.text) if isinstance(e, DemoStep) else None,
+    )
+    assert summary.is_new
+    assert len(steps) == 7
+    assert summary.weights == str(tiny_weights), "it goes on with the weights it began with"
+    kept = mtimes(out)
+    redone = {path for path in before if kept[path] != before[path]}
+    assert redone <= {out / "demo.json", out / "videos/clips.csv", out / "unseen/clips.csv"}
+
+    # What it says is what lies there.
+    assert (summary.n_clips, summary.n_actors) == (3 * 2 * len(DEMO_ACTIONS), 3)
+    assert (summary.n_unseen, summary.n_unseen_actors) == (len(DEMO_ACTIONS), 1)
+    assert summary.order.n_clips == 3 * 2 * 4
+    assert list(summary.run_accuracies) == list(DEMO_HEADS)
+    assert count_frames(Path(summary.overlay)) >= 20
+    for report in ("runs/mean-linear", "runs/lstm", "comparison"):
+        assert (out / report / "report.html").is_file()
+
+    finished = mtimes(out)
+    again = run_demo(out, n_actors=3)
+    assert again == replace(summary, is_new=False)
+    shown = run_cli("demo", "--out", out, "--actors", "3", "--json")
+    assert shown.exit_code == 0, shown.output
+    report = parse_json(shown)
+    assert report["order"]["sentence"] == summary.order.sentence
+    assert report["n_unseen_right"] == summary.n_unseen_right
+    assert report["is_new"] is False
+    assert shown.stderr == ""
+    assert mtimes(out) == finished
+
+    text = run_cli("demo", "--out", out, "--actors", "3").stdout
+    assert "nothing was done" in text
+    assert summary.order.sentence in text
+    for name in ("runs/lstm/report.html", "comparison/report.html"):
+        assert str(out / name) in text
+
+    with pytest.raises(OutputExists, match="holds one with other settings"):
+        run_demo(out, n_actors=4)
+    with pytest.raises(OutputExists, match="holds one with other settings"):
+        run_demo(out, n_actors=3, weights="builtin")
+
+
+def test_other_weights_are_taken_only_where_imagenet_is_out_of_reach_and_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lack(weights: object, *, alpha: float) -> None:
+        raise WeightsNotFound("gone")
+
+    said: list[str] = []
+
+    def stop_at_drawing(event: DemoEvent) -> None:
+        assert isinstance(event, DemoStep)
+        if event.number == 2:
+            raise KeyboardInterrupt
+        said.append(event.text)
+
+    monkeypatch.setattr(demo, "find_backbone", lack)
+    with pytest.raises(KeyboardInterrupt):
+        run_demo(tmp_path / "d", on_event=stop_at_drawing)
+    assert "small weights that come with framehead" in said[-1]
+    known = demo.read_json(tmp_path / "d" / "demo.json")
+    assert known["weights"] == "builtin"
+
+    monkeypatch.setattr(demo, "find_backbone", lambda weights, *, alpha: None)
+    said.clear()
+    with pytest.raises(KeyboardInterrupt):
+        run_demo(tmp_path / "e", on_event=stop_at_drawing)
+    assert len(said) == 1
+    assert demo.read_json(tmp_path / "e" / "demo.json")["weights"] == "imagenet"
+
+
+def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionInvalid, match=r"at least 3 actors.*Received: 2"):
+        run_demo(tmp_path / "d", n_actors=2)
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(OutputExists, match="folder of its own.*holds other files"):
+        run_demo(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_both_pairs_that_differ_in_order_only_are_drawn() -> None:
+    assert {label for pair in ORDER_PAIRS for label in pair} <= set(DEMO_ACTIONS) <= set(ACTIONS)
+
+
+@pytest.mark.parametrize(
+    ("right", "accuracies", "text"),
+    [
+        ({"lstm": 12, "mean-linear": 0}, (0.0, 1.0), "lstm is better, by more than chance"),
+        ({"lstm": 1, "mean-linear": 0}, (0.0, 1 / 12), "that may be chance"),
+        ({"lstm": 3, "mean-linear": 6}, (0.5, 0.25), "here lstm is not better"),
+    ],
+)
+def test_the_sentence_follows_the_numbers(
+    tmp_path: Path, right: dict[str, int], accuracies: tuple[float, float], text: str
+) -> None:
+    columns = ["head", "clip_id", "group", "label", "predicted"]
+    with (tmp_path / "predictions.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for head in DEMO_HEADS:
+            for actor in range(12):
+                predicted = "sit-down" if actor < right[head] else "stand-up"
+                writer.writerow([head, f"{actor}.avi", f"p{actor}", "sit-down", predicted])
+                writer.writerow([head, f"w{actor}.avi", f"p{actor}", "walk", "walk"])
+    scores = score_order_pairs(tmp_path, DEMO_HEADS)
+    assert (scores.accuracy_without, scores.accuracy_with) == pytest.approx(accuracies)
+    assert scores.n_clips == 12
+    assert scores.sentence.startswith("Of the 12 clips that only the order of frames")
+    assert text in scores.sentence
+
+
+@pytest.mark.parametrize("weights", ["imagenet", "builtin"])
+def test_the_commands_to_go_on_with_are_commands(weights: str) -> None:
+    commands = list_commands(replace(SUMMARY, weights=weights))
+    assert len(commands) == 4
+    for command in commands:
+        words = shlex.split(command)
+        assert words[0] == "framehead"
+        cli.commands[words[1]].make_context(words[1], words[2:])
+    assert ("--weights builtin" in commands[0]) == (weights == "builtin")
+
+
+def test_the_text_says_which_weights_and_how_it_went() -> None:
+    text = demo_to_text(replace(SUMMARY, weights="builtin", weights_note="Other weights."))
+    assert text.startswith("Other weights.\n")
+    assert "Weights: builtin" in text
+    assert "lstm names 30 of 32 clips of 4 actors right (93.8%)" in text
+    assert "One sentence." in text

@@ -1,0 +1,341 @@
+"""Overlays: real files, decoded again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import (
+    TINY_OPTIONS,
+    RunCli,
+    grey_frames,
+    noisy_frames,
+    parse_json,
+    write_video,
+)
+
+from features.band import Caption, render_band
+from features.errors import OptionInvalid, OutputExists, OutputUnwritable, VideoUnreadable
+from features.overlay import LEAST_WIDTH_PX, write_overlay
+from features.records import Clip, ClipOutcome, FrameArray, VideoFacts
+from features.video import count_frames, read_pictures
+from pipeline.overlay import caption_prediction, choose_fonts, draw_overlays, plan_overlays
+from pipeline.predict import predict_videos
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="signals and names of Linux")
+
+CLASSES = ("sit-down", "Öffnen", "привет", "last")
+LIMITS: dict[str, Any] = {"stall_seconds": 30.0, "memory_bytes": 2**30}
+
+
+def caption(
+    probabilities: Sequence[float] = (0.7, 0.2, 0.1, 0.0), *, leaks: bool = False
+) -> Caption:
+    return choose_fonts(
+        caption_prediction("folder/clip.avi", "lstm", CLASSES, probabilities, leaks=leaks)
+    )
+
+
+def decode(path: Path) -> tuple[VideoFacts, list[FrameArray]]:
+    items = list(read_pictures(path))
+    facts = items.pop()
+    assert isinstance(facts, VideoFacts)
+    return facts, [item for item in items if not isinstance(item, VideoFacts)]
+
+
+def listed(*paths: Path) -> list[tuple[Clip, str]]:
+    return [(Clip(str(path), path), path.name) for path in paths]
+
+
+@pytest.mark.parametrize("suffix", [".webm", ".avi", ".mp4"])
+def test_every_frame_is_there_in_its_colours_above_the_band(tmp_path: Path, suffix: str) -> None:
+    # One colour per corner: channels or sides in the wrong order would show.
+    frame = np.zeros((240, 320, 3), np.uint8)
+    frame[:120, :160], frame[:120, 160:] = (220, 30, 30), (30, 200, 30)
+    frame[120:, :160], frame[120:, 160:] = (30, 30, 220), (200, 200, 40)
+    frames = [np.roll(frame, 4 * index, axis=1) for index in range(11)]
+    source = write_video(tmp_path / "source.avi", frames, fps=12.5)
+    target = tmp_path / f"out{suffix}"
+    facts = write_overlay(source, target, caption(), on_progress=lambda: None)
+    assert facts.n_frames_decoded == len(frames)
+    drawn_facts, drawn = decode(target)
+    band = render_band(caption(), 320)
+    assert len(drawn) == len(frames)
+    assert drawn_facts.fps_header == pytest.approx(12.5, rel=0.01)
+    assert drawn[0].shape == (240 + len(band), 320, 3)
+    _, originals = decode(source)
+    for original, copy in zip(originals, drawn, strict=True):
+        assert np.abs(original.astype(int) - copy[:240]).mean() < 8
+    # The band is the same in every frame: solid, with light text and a coloured bar.
+    for copy in drawn:
+        assert np.abs(band[:, :, ::-1].astype(int) - copy[240:]).mean() < 8
+
+
+@pytest.mark.parametrize(("size", "scale"), [((48, 64), 5), ((36, 336), 1)])
+def test_narrow_videos_are_enlarged_by_a_whole_number(
+    tmp_path: Path, size: tuple[int, int], scale: int
+) -> None:
+    source = write_video(tmp_path / "source.avi", noisy_frames(3, seed=5, size=size))
+    write_overlay(source, tmp_path / "out.avi", caption(), on_progress=lambda: None)
+    _, drawn = decode(tmp_path / "out.avi")
+    height, width = drawn[0].shape[:2]
+    assert width >= LEAST_WIDTH_PX
+    assert (width % 2, height % 2) == (0, 0)
+    assert width == size[1] * scale
+    enlarged = decode(source)[1][0].repeat(scale, 0).repeat(scale, 1)
+    assert np.abs(drawn[0][: len(enlarged)].astype(int) - enlarged).mean() < 15
+
+
+def test_a_rotated_video_stands_as_the_decoder_stands_it(tmp_path: Path, material: Path) -> None:
+    source = material / "clips" / "odd" / "video_rotation_90.mp4"
+    facts = write_overlay(source, tmp_path / "out.avi", caption(), on_progress=lambda: None)
+    _, drawn = decode(tmp_path / "out.avi")
+    assert facts.height_px > facts.width_px
+    scale = -(-LEAST_WIDTH_PX // facts.width_px)
+    picture = drawn[0][: facts.height_px * scale]
+    _, originals = decode(source)
+    enlarged = originals[0].repeat(scale, 0).repeat(scale, 1)
+    assert np.abs(picture.astype(int) - enlarged).mean() < 8
+
+
+def test_the_band_shows_what_it_says() -> None:
+    sure, unsure = (
+        render_band(caption(values), 320) for values in ((1, 0, 0, 0), (0.4, 0.3, 0.2, 0))
+    )
+    assert sure.shape == unsure.shape
+
+    def orange(band: FrameArray) -> int:
+        return int(((band[:, :, 0] > 220) & (band[:, :, 2] < 120)).sum())
+
+    assert orange(unsure) > 0
+    assert orange(sure) > 2 * orange(unsure)
+    leaky = render_band(caption(leaks=True), 320)
+    line = len(leaky) // 5
+    assert not np.array_equal(leaky[:line], render_band(caption(), 320)[:line])
+
+
+def test_caption_names_the_three_most_probable_classes() -> None:
+    made = caption_prediction("a/b\n.avi", "gru", CLASSES, (0.1, 0.2, 0.3, 0.4), leaks=True)
+    assert made.header == r"LEAKY gru: b\n.avi"
+    assert made.rows == (("last", 0.4), ("привет", 0.3), ("Öffnen", 0.2))
+
+
+def test_letters_beyond_ascii_are_drawn_as_themselves() -> None:
+    made = choose_fonts(caption_prediction("é.avi", "lstm", CLASSES, (0, 0.4, 0.6, 0), leaks=False))
+    assert made.rows[0][0] == "привет"
+    bands = [
+        render_band(choose_fonts(Caption("", ((label, 0.5),), "", "")), 320)
+        for label in ("привет", "пример", "??????")
+    ]
+    assert not np.array_equal(bands[0], bands[1])
+    assert not np.array_equal(bands[0], bands[2])
+
+
+def test_what_no_font_has_becomes_an_escape() -> None:
+    made = choose_fonts(Caption("", (("\U0010ffff", 1.0),), "", ""))
+    assert made.rows == (("\\U0010ffff", 1.0),)
+    render_band(made, 320)
+
+
+@pytest.mark.parametrize("width", [320, 321, 640, 1920])
+def test_long_labels_leave_bar_and_number_alone(width: int) -> None:
+    short, long = (
+        render_band(choose_fonts(Caption("h", ((label, 0.5),), "", "")), width)
+        for label in ("a", "a" * 500)
+    )
+    assert short.shape == long.shape
+    np.testing.assert_array_equal(short[:, width // 2 :], long[:, width // 2 :])
+
+
+def test_names_decide_where_overlays_go(tmp_path: Path) -> None:
+    one = listed(tmp_path / "a.avi")
+    two = [(Clip("v/x/a.avi", Path("v/x/a.avi")), "x/a.avi"), *listed(tmp_path / "b.mp4")]
+    assert plan_overlays(one, tmp_path / "o.MP4") == {one[0][0].clip_id: tmp_path / "o.MP4"}
+    assert list(plan_overlays(one, tmp_path / "o").values()) == [tmp_path / "o" / "a.webm"]
+    assert list(plan_overlays(two, tmp_path / "o.d").values()) == [
+        tmp_path / "o.d" / "x" / "a.webm",
+        tmp_path / "o.d" / "b.webm",
+    ]
+
+
+def test_places_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+    one, two = listed(tmp_path / "a.avi"), listed(tmp_path / "a.avi", tmp_path / "b.avi")
+    with pytest.raises(OptionInvalid, match=r"ends in .webm, .mp4, .avi, or a folder.*o\.gif"):
+        plan_overlays(one, tmp_path / "o.gif")
+    with pytest.raises(OptionInvalid, match=r"folder where several.*o\.webm' for 2 videos"):
+        plan_overlays(two, tmp_path / "o.webm")
+    twins = listed(tmp_path / "1" / "a.avi", tmp_path / "2" / "a.mp4")
+    with pytest.raises(OptionInvalid, match=r"name of its own.*1/a\.avi' and .*2/a\.mp4'"):
+        plan_overlays(twins, tmp_path / "o")
+    (tmp_path / "o.webm").write_text("mine")
+    with pytest.raises(OutputExists, match=r"only written once.*o\.webm' exists"):
+        plan_overlays(one, tmp_path / "o.webm")
+    assert plan_overlays(one, tmp_path / "o.webm", overwrite=True)
+    (tmp_path / "a.avi").write_text("the video")
+    (tmp_path / "link.avi").symlink_to(tmp_path / "a.avi")
+    for name in ("a.avi", "link.avi"):
+        with pytest.raises(OutputExists, match="never replaces a video that it is made of"):
+            plan_overlays(one, tmp_path / name, overwrite=True)
+    (tmp_path / "file").write_text("no folder")
+    clip = one[0][0]
+    with pytest.raises(OutputUnwritable, match="Writing '.*file/o' failed"):
+        draw_overlays(
+            [clip],
+            {clip.clip_id: caption()},
+            {clip.clip_id: tmp_path / "file" / "o" / "a.webm"},
+            **LIMITS,
+        )
+
+
+def test_an_overlay_that_lacks_frames_is_no_overlay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_video(tmp_path / "source.avi", grey_frames(5))
+    monkeypatch.setattr("features.overlay.count_frames", lambda path, on_progress: 3)
+    with pytest.raises(OutputUnwritable, match="every frame; 3 of 5 were written"):
+        write_overlay(source, tmp_path / "out.avi", caption(), on_progress=lambda: None)
+
+
+def test_what_is_no_video_has_no_overlay(tmp_path: Path) -> None:
+    (tmp_path / "text.avi").write_text("text")
+    assert count_frames(tmp_path / "text.avi") == 0
+    with pytest.raises(VideoUnreadable, match="no video stream"):
+        write_overlay(
+            tmp_path / "text.avi", tmp_path / "o.avi", caption(), on_progress=lambda: None
+        )
+
+
+def draw(tmp_path: Path, paths: list[Path], out: Path, **more: Any) -> list[ClipOutcome]:
+    named = listed(*paths)
+    clips = [clip for clip, _ in named]
+    failures = draw_overlays(
+        clips,
+        {clip.clip_id: caption() for clip in clips},
+        plan_overlays(named, out),
+        **{**LIMITS, **more},
+    )
+    return list(failures)
+
+
+def test_a_file_that_fails_costs_its_own_overlay_only(tmp_path: Path) -> None:
+    good = write_video(tmp_path / "good.avi", grey_frames(5))
+    (tmp_path / "bad.avi").write_text("text")
+    (failure,) = draw(tmp_path, [tmp_path / "bad.avi", good], tmp_path / "o", n_workers=1)
+    assert (failure.clip_id, failure.status) == (str(tmp_path / "bad.avi"), "failed")
+    assert failure.reason.startswith("no overlay: no video stream")
+    # Nothing half done stays behind, hidden or not.
+    assert [path.name for path in (tmp_path / "o").iterdir()] == ["good.webm"]
+
+
+@linux_only
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [(signal.SIGSEGV, "crashed with signal 11"), (signal.SIGSTOP, "no progress for 3 s")],
+)
+def test_a_crash_or_a_hang_costs_one_overlay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: signal.Signals, reason: str
+) -> None:
+    import threading
+    import time
+
+    from features import workerprocess
+
+    paths = [write_video(tmp_path / f"{n}.avi", grey_frames(4)) for n in range(3)]
+    paths[0] = write_video(tmp_path / "0.avi", noisy_frames(400, seed=1, size=(240, 320)))
+    started: list[int] = []
+    popen = workerprocess.subprocess.Popen
+
+    def remember(*arguments: Any, **options: Any) -> Any:
+        process = popen(*arguments, **options)
+        started.append(process.pid)
+        return process
+
+    monkeypatch.setattr(workerprocess.subprocess, "Popen", remember)
+
+    def harm_first_worker() -> None:
+        while not list((tmp_path / "o").glob(".overlays.*/0.webm")):
+            time.sleep(0.01)
+        os.kill(started[0], harm)
+
+    thread = threading.Thread(target=harm_first_worker, daemon=True)
+    thread.start()
+    (failure,) = draw(tmp_path, paths, tmp_path / "o", n_workers=1, stall_seconds=3.0)
+    assert reason in failure.reason
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["1.webm", "2.webm"]
+
+
+@linux_only
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    plain = write_video(tmp_path / "plain.avi", grey_frames(4))
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    odd = folder / os.fsdecode(b"d\xe9j\xe0.avi")
+    plain.rename(odd)
+    assert draw(tmp_path, [odd], folder / "o") == []
+    (made,) = (folder / "o").iterdir()
+    assert os.fsencode(made.name) == b"d\xe9j\xe0.webm"
+    assert count_frames(made) == 4
+
+
+@pytest.fixture(scope="module")
+def run_folder(
+    tmp_path_factory: pytest.TempPathFactory, video_folder: Path, tiny_weights: Path
+) -> Path:
+    from features.extract import extract_features
+    from features.sampling import choose_sampling
+    from pipeline.train import train_head
+
+    folder = tmp_path_factory.mktemp("run")
+    extract_features(
+        video_folder,
+        folder / "s.h5",
+        weights=tiny_weights,
+        alpha=float(TINY_OPTIONS[1]),
+        size_px=int(TINY_OPTIONS[3]),
+        sampling=choose_sampling(n_frames=4),
+    )
+    train_head(folder / "s.h5", folder / "run", head="mean-linear", epochs=2)
+    return folder / "run"
+
+
+def test_the_command_writes_overlays_as_the_library_does(
+    run_cli: RunCli, run_folder: Path, video_folder: Path, tmp_path: Path
+) -> None:
+    result = run_cli("predict", run_folder, video_folder, "--overlay", tmp_path / "o", "--json")
+    assert result.exit_code == 3, result.output
+    report = parse_json(result)
+    assert len(report["predictions"]) == 12
+    for item in report["predictions"]:
+        relative = Path(item["path"]).relative_to(video_folder)
+        assert item["overlay"] == str((tmp_path / "o" / relative).with_suffix(".webm"))
+        assert count_frames(Path(item["overlay"])) == 14
+    assert not list((tmp_path / "o").glob("**/v_walk_g04_c01*"))
+    assert [item["reason"] for item in report["failures"]] != []
+
+    clip = video_folder / "jump" / "v_jump_g01_c01.avi"
+    seen: list[tuple[int, int]] = []
+    summary = predict_videos(
+        run_folder,
+        [clip],
+        overlay=tmp_path / "one.avi",
+        on_progress=lambda p: seen.append((p.n_finished, p.n_clips)),
+    )
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+    assert summary.predictions[0].overlay == tmp_path / "one.avi"
+    by_command = tmp_path / "two.avi"
+    text = run_cli("predict", run_folder, clip, "--overlay", by_command)
+    assert text.exit_code == 0
+    assert f"1 overlay, first: {by_command}" in text.stdout
+    assert by_command.read_bytes() == (tmp_path / "one.avi").read_bytes()
+
+    again = run_cli("predict", run_folder, clip, "--overlay", by_command)
+    assert again.exit_code == 1
+    assert "--overwrite to replace it" in again.stderr
+    over = run_cli("predict", run_folder, clip, "--overlay", by_command, "--overwrite")
+    assert over.exit_code == 0
