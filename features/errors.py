@@ -73,6 +73,10 @@ class WeightsNotFound(FrameHeadError, FileNotFoundError):
     """The backbone's weights are not on this machine and cannot be downloaded."""
 
 
+class DownloadFailed(FrameHeadError, OSError):
+    """A file did not arrive whole and in time."""
+
+
 class WeightsUnreadable(FrameHeadError, OSError):
     """A weights file is truncated, damaged or made for another backbone."""
 

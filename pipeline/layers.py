@@ -119,6 +119,8 @@ class AttentionWeights(keras.layers.Layer):  # type: ignore[misc]
 
     def __init__(self, units: int, **options: Any) -> None:
         super().__init__(**options)
+        # Frames that come out of a recurrent layer may carry a mask; ours is the same one.
+        self.supports_masking = True
         self.units = units
         self.hidden = keras.layers.Dense(units, activation="tanh")
         self.score = keras.layers.Dense(1, use_bias=False)
@@ -128,12 +130,18 @@ class AttentionWeights(keras.layers.Layer):  # type: ignore[misc]
         self.hidden.build(input_shape[0])
         self.score.build((*input_shape[0][:-1], self.units))
 
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
+        """Say that weights carry no mask: padding has none."""
+
     def call(self, inputs: Any) -> Any:
         """Return weights (n_clips, n_frames) that sum to 1 per clip, 0 where masked."""
         vectors, mask = inputs
         scores = keras.ops.squeeze(self.score(self.hidden(vectors)), -1)
-        # exp(-1e9) is exactly 0, and every clip has a frame, so padding has no weight.
-        return keras.ops.softmax(keras.ops.where(mask, scores, -1e9), axis=-1)
+        # exp(-1e9) is exactly 0, and every clip has a frame, so padding has no weight. Written
+        # out, because Keras warns of a softmax over the one frame of a clip.
+        scores = keras.ops.where(mask, scores, -1e9)
+        shares = keras.ops.exp(scores - keras.ops.max(scores, axis=-1, keepdims=True))
+        return shares / keras.ops.sum(shares, axis=-1, keepdims=True)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return (n_clips, n_frames)."""
@@ -147,6 +155,13 @@ class AttentionWeights(keras.layers.Layer):  # type: ignore[misc]
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class WeightedMean(keras.layers.Layer):  # type: ignore[misc]
     """Average over the frames of each clip. Call with ``[vectors, weights]``."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.supports_masking = True  # as above
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
+        """Say that nothing is masked any more: there is one vector per clip."""
 
     def call(self, inputs: Any) -> Any:
         """Return (n_clips, dim) from (n_clips, n_frames, dim) and (n_clips, n_frames)."""

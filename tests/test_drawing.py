@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from conftest import make_cli_runner
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -207,11 +207,11 @@ def test_a_clip_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 
 def test_the_command_prints_what_it_made(tmp_path: Path) -> None:
     command = ["make-sample", str(tmp_path / "s"), "--actors", "1", "--takes", "1", "--size", "32"]
-    result = CliRunner().invoke(cli, [*command, "--actions", "bow,wave", "--json"])
+    result = make_cli_runner().invoke(cli, [*command, "--actions", "bow,wave", "--json"])
     assert result.exit_code == 0, result.stderr
     report = json.loads(result.stdout)
     assert (report["clips"], report["clips_drawn"], report["actions"]) == (2, 2, ["bow", "wave"])
-    again = CliRunner().invoke(cli, [*command, "--actions", "bow, wave"])
+    again = make_cli_runner().invoke(cli, [*command, "--actions", "bow, wave"])
     assert "0 clips drawn" in again.stdout
     assert "2 were there already" in again.stdout
 
