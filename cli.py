@@ -244,8 +244,9 @@ def compare_heads_command(
 ) -> None:
     """Train several heads on the same splits of STORE, and rank them.
 
-    Every accuracy comes with its 95 % interval over groups, every head with a paired test
-    against the best one. A comparison that was killed goes on when it is started again.
+    Every accuracy comes with its 95 % interval over groups, every pair of heads with a test
+    of whether it differs by more than chance. A comparison that was killed goes on when it
+    is started again.
     """
     from pipeline.compare import compare_heads
     from pipeline.renderheads import compare_to_json, compare_to_text

@@ -24,7 +24,7 @@ import platformdirs
 from features.backbone import EXIT_WEIGHTS_UNREADABLE, build_backbone
 from features.errors import EngineUnavailable, OutputUnwritable, WeightsUnreadable
 from features.quiet import import_keras
-from features.records import FrameArray
+from features.records import BackboneSpec, FrameArray
 from features.weights import BackboneFiles
 
 _LOG = logging.getLogger("framehead")
@@ -151,6 +151,18 @@ def engine_version(name: EngineName) -> str:
     return f"keras {importlib.metadata.version('keras')}"
 
 
+def cache_folder() -> Path:
+    """Return where framehead keeps converted backbones: the user's cache folder."""
+    return Path(platformdirs.user_cache_dir("framehead", appauthor=False))
+
+
+def converted_path(spec: BackboneSpec) -> Path:
+    """Return where a backbone's LiteRT file lies or would lie, named by what made it."""
+    key = f"{spec.weights_sha256} {spec.alpha} {spec.size_px} {_CONVERSION_VERSION}"
+    digest = hashlib.sha256(key.encode()).hexdigest()[:24]
+    return cache_folder() / f"mobilenetv2-{digest}.tflite"
+
+
 def litert_model_path(backbone: BackboneFiles) -> Path:
     """Return the backbone as a LiteRT file, converting it the first time.
 
@@ -173,10 +185,8 @@ def litert_model_path(backbone: BackboneFiles) -> Path:
         If the cache folder cannot be written.
     """
     spec = backbone.spec
-    key = f"{spec.weights_sha256} {spec.alpha} {spec.size_px} {_CONVERSION_VERSION}"
-    digest = hashlib.sha256(key.encode()).hexdigest()[:24]
-    folder = Path(platformdirs.user_cache_dir("framehead", appauthor=False))
-    out = folder / f"mobilenetv2-{digest}.tflite"
+    folder = cache_folder()
+    out = converted_path(spec)
     if out.is_file():
         return out
     try:

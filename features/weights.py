@@ -8,12 +8,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.errors import OptionInvalid, WeightsNotFound
+from features.download import download_file
+from features.errors import DownloadFailed, OptionInvalid, WeightsNotFound
 from features.records import BackboneSpec
 
 IMAGENET = "imagenet"
@@ -28,7 +27,7 @@ DEFAULT_SIZE_PX = 224
 _LOG = logging.getLogger("framehead")
 
 _ADDRESS = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
-_DOWNLOAD_SECONDS = 15
+_DOWNLOAD_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,27 +166,23 @@ def _require_published(alpha: float, size_px: int) -> None:
         )
 
 
+def imagenet_address(alpha: float, size_px: int) -> str:
+    """Return where the official weights are published."""
+    return _ADDRESS + imagenet_path(alpha, size_px).name
+
+
 def _download(path: Path) -> None:
-    # In a process of its own: Keras takes seconds to import and nothing else needs it here.
-    code = (
-        "import socket, sys, keras\n"
-        f"socket.setdefaulttimeout({_DOWNLOAD_SECONDS})\n"
-        "keras.utils.get_file(sys.argv[1], sys.argv[2], cache_subdir='models')\n"
-    )
     address = _ADDRESS + path.name
     _LOG.info("Downloading %s to %s (once)", address, path.parent)
-    finished = subprocess.run(
-        [sys.executable, "-P", "-c", code, path.name, address],
-        capture_output=True,
-        text=True,
-        errors="replace",
-    )
-    if finished.returncode or not path.is_file():
-        lines = finished.stderr.strip().splitlines() or ["no reason given"]
+    try:
+        download_file(address, path, limit_seconds=_DOWNLOAD_SECONDS)
+    except OSError as problem:
+        reason = problem.message if isinstance(problem, DownloadFailed) else str(problem)
         raise WeightsNotFound(
             f"The ImageNet weights must be in Keras' cache or downloadable. '{path}' does not "
-            f"exist and downloading {address} failed: {lines[-1]}.",
+            f"exist and downloading {address} failed: {reason}.",
             hint=f"download {path.name} on another machine and put it into '{path.parent}', or "
             "set KERAS_HOME to a cache folder whose models/ holds it, or give a weights file "
-            "of your own with --weights PATH",
-        )
+            "of your own with --weights PATH, or take the small ones that come with framehead "
+            "with --weights builtin",
+        ) from problem

@@ -148,7 +148,7 @@ compare_options = _join(
     click.option("--out", type=PATH, required=True, help="The comparison to write, a folder."),
     click.option(
         "--heads",
-        default="mean-linear,lstm,gru",
+        default="mean-linear,mean-linear:motion,lstm,gru",
         show_default=True,
         metavar="NAME,NAME...",
         help=f"Any of: {HEAD_NAMES}. With :motion or :both they see what changes from frame to "

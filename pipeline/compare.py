@@ -55,7 +55,7 @@ def compare_heads(
     store_path: str | Path,
     out: str | Path,
     *,
-    heads: Sequence[str] = ("mean-linear", "lstm", "gru"),
+    heads: Sequence[str] = ("mean-linear", "mean-linear:motion", "lstm", "gru"),
     seeds: int = 3,
     folds: int | None = None,
     split: Split | str | Path | None = None,
@@ -91,7 +91,7 @@ def compare_heads(
     store_path : str or Path
     out : str or Path
         Folder of the comparison.
-    heads : sequence of str, default ("mean-linear", "lstm", "gru")
+    heads : sequence of str, default ("mean-linear", "mean-linear:motion", "lstm", "gru")
         See `pipeline.heads.parse_head`; without repetition.
     seeds : int, default 3
         Seeds per head and split, at least 1: `seed`, `seed` + 1, ...
