@@ -258,7 +258,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=70.0)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=5)
-    parser.add_argument("--figure-shards", type=int, default=44)
+    parser.add_argument("--figure-shards", type=int, default=27)
     parser.add_argument("--finish-only", action="store_true", help="from the last checkpoint")
     options = parser.parse_args()
     shards = []
