@@ -133,7 +133,8 @@ RunCli = Callable[..., Result]
 def make_cli_runner() -> CliRunner:
     """Make a runner whose results keep standard output and standard error apart."""
     # Click 8.1 mixes them unless told otherwise; 8.2 never does and knows no such option.
-    options = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
+    can_mix = "mix_stderr" in signature(CliRunner).parameters
+    options: dict[str, Any] = {"mix_stderr": False} if can_mix else {}
     return CliRunner(**options)
 
 

@@ -18,6 +18,7 @@ from pipeline import demo
 from pipeline.demo import DEMO_ACTIONS, DEMO_HEADS, run_demo
 from pipeline.demosummary import DemoEvent, DemoStep, DemoSummary
 from pipeline.orderpairs import ORDER_PAIRS, OrderScores, score_order_pairs
+from pipeline.outputs import read_json
 from pipeline.renderdemo import demo_to_text, list_commands
 
 ORDER = OrderScores("mean-linear", "lstm", 0.5, 0.9, 0.01, 96, "One sentence.")
@@ -71,10 +72,10 @@ def test_interrupted_it_goes_on_finished_it_does_nothing(
     assert again == replace(summary, is_new=False)
     shown = run_cli("demo", "--out", out, "--actors", "3", "--json")
     assert shown.exit_code == 0, shown.output
-    report = parse_json(shown)
-    assert report["order"]["sentence"] == summary.order.sentence
-    assert report["n_unseen_right"] == summary.n_unseen_right
-    assert report["is_new"] is False
+    told = parse_json(shown)
+    assert told["order"]["sentence"] == summary.order.sentence
+    assert told["n_unseen_right"] == summary.n_unseen_right
+    assert told["is_new"] is False
     assert shown.stderr == ""
     assert mtimes(out) == finished
 
@@ -108,7 +109,7 @@ def test_other_weights_are_taken_only_where_imagenet_is_out_of_reach_and_it_says
     with pytest.raises(KeyboardInterrupt):
         run_demo(tmp_path / "d", on_event=stop_at_drawing)
     assert "small weights that come with framehead" in said[-1]
-    known = demo.read_json(tmp_path / "d" / "demo.json")
+    known = read_json(tmp_path / "d" / "demo.json")
     assert known["weights"] == "builtin"
 
     monkeypatch.setattr(demo, "find_backbone", lambda weights, *, alpha: None)
@@ -116,7 +117,7 @@ def test_other_weights_are_taken_only_where_imagenet_is_out_of_reach_and_it_says
     with pytest.raises(KeyboardInterrupt):
         run_demo(tmp_path / "e", on_event=stop_at_drawing)
     assert len(said) == 1
-    assert demo.read_json(tmp_path / "e" / "demo.json")["weights"] == "imagenet"
+    assert read_json(tmp_path / "e" / "demo.json")["weights"] == "imagenet"
 
 
 def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:

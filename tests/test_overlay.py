@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -244,19 +245,17 @@ def test_a_crash_or_a_hang_costs_one_overlay(
     import threading
     import time
 
-    from features import workerprocess
-
     paths = [write_video(tmp_path / f"{n}.avi", grey_frames(4)) for n in range(3)]
     paths[0] = write_video(tmp_path / "0.avi", noisy_frames(400, seed=1, size=(240, 320)))
     started: list[int] = []
-    popen = workerprocess.subprocess.Popen
+    popen = subprocess.Popen
 
     def remember(*arguments: Any, **options: Any) -> Any:
         process = popen(*arguments, **options)
         started.append(process.pid)
         return process
 
-    monkeypatch.setattr(workerprocess.subprocess, "Popen", remember)
+    monkeypatch.setattr(subprocess, "Popen", remember)
 
     def harm_first_worker() -> None:
         while not list((tmp_path / "o").glob(".overlays.*/0.webm")):
