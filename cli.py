@@ -33,6 +33,7 @@ from pipeline.options import (
     report_options,
     split_options,
 )
+from pipeline.versions import version_option
 
 
 @click.group(
@@ -41,7 +42,7 @@ from pipeline.options import (
     epilog="Exit codes: 0 all done, 1 failed, 2 usage, 3 finished but some clips failed (they "
     "are listed), 130 interrupted.",
 )
-@click.version_option(package_name="framehead", prog_name="framehead")
+@version_option
 def cli() -> None:
     """Recognise actions from precomputed features.
 
@@ -314,6 +315,30 @@ def predict_command(
     print_result(predict_to_json(summary), predict_to_text(summary), as_json=as_json)
     if summary.failures:
         ctx.exit(EXIT_SOME_CLIPS_FAILED)
+
+
+@cli.command("doctor")
+@common_options
+@click.pass_context
+def doctor_command(ctx: click.Context, as_json: bool, quiet: bool) -> None:
+    """Look for the usual faults of this machine, and say what mends each."""
+    from features.doctor import examine_machine
+    from pipeline.renderdoctor import doctor_to_json, doctor_to_text
+
+    checks = examine_machine()
+    print_result(doctor_to_json(checks), doctor_to_text(checks), as_json=as_json)
+    ctx.exit(EXIT_FAILED if any(check.status == "broken" for check in checks) else 0)
+
+
+@cli.command("weights")
+@common_options
+def weights_command(as_json: bool, quiet: bool) -> None:
+    """Show which weights lie on this machine, and whether they are whole."""
+    from features.weightfiles import list_weights
+    from pipeline.renderdoctor import weights_to_json, weights_to_text
+
+    summary, _ = list_weights()
+    print_result(weights_to_json(summary), weights_to_text(summary), as_json=as_json)
 
 
 def main() -> None:

@@ -91,6 +91,7 @@ def _receive(action: Callable[[], _T]) -> _T:
     try:
         return action()
     except urllib.error.HTTPError as problem:
+        problem.close()  # the error is the answer as well, with an open connection
         raise DownloadFailed(f"the answer was {problem.code} {problem.reason}") from problem
     except urllib.error.URLError as problem:
         raise DownloadFailed(str(problem.reason)) from problem

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from features.backbone import build_backbone
 from features.engines import choose_engine, keras_sees_gpu, nvidia_driver_sees_gpu
-from features.errors import FrameHeadError
+from features.errors import FrameHeadError, WeightsUnreadable
 from features.frames import import_cv2
 from features.quiet import import_keras
 
-# Code, suffix and the loss that each may have: all of them keep a grey picture grey.
+# All of them keep a grey picture grey, within a little.
 _CODECS = (("MJPG", ".avi"), ("mp4v", ".mp4"), ("VP90", ".webm"))
 _N_FRAMES = 5
 
@@ -37,19 +38,24 @@ class ProbeAnswer:
         Why it failed; empty if it did not.
     hint : str
         What mends it, where the probe knew.
+    is_late : bool
+        It was killed because it took too long, which says nothing about what it tried.
     """
 
     facts: dict[str, Any]
     fault: str = ""
     hint: str = ""
+    is_late: bool = False
 
 
-def run_probe(name: str, *, limit_seconds: float) -> ProbeAnswer:
+def run_probe(name: str, *arguments: str, limit_seconds: float) -> ProbeAnswer:
     """Run one probe in a process of its own.
 
     Parameters
     ----------
     name : {"opencv", "codecs", "tensorflow", "keras", "litert", "engine", "gpu"}
+    *arguments : str
+        For "keras": path, alpha and size of each weights file to try, one after the other.
     limit_seconds : float
         After which the process is killed.
 
@@ -62,14 +68,14 @@ def run_probe(name: str, *, limit_seconds: float) -> ProbeAnswer:
     code = f"import sys; sys.path.insert(0, {here!r}); from features.probes import main; main()"
     try:
         finished = subprocess.run(
-            [sys.executable, "-P", "-c", code, name],
+            [sys.executable, "-P", "-c", code, name, *arguments],
             capture_output=True,
             text=True,
             errors="replace",
             timeout=limit_seconds,
         )
     except subprocess.TimeoutExpired:
-        return ProbeAnswer({}, f"no answer within {limit_seconds:g} s")
+        return ProbeAnswer({}, f"no answer within {limit_seconds:g} s", is_late=True)
     if finished.returncode < 0:
         return ProbeAnswer({}, f"the process was killed by signal {-finished.returncode}")
     lines = finished.stdout.strip().splitlines()
@@ -124,7 +130,19 @@ def _probe_keras() -> dict[str, Any]:
         "backend": backend,
         "backend_version": importlib.metadata.version(backend),
         "sees_gpu": keras_sees_gpu(),
+        "weights_faults": _try_weights(sys.argv[2:]),
     }
+
+
+def _try_weights(words: list[str]) -> dict[str, str]:
+    faults = {}
+    for path, alpha, size_px in zip(words[::3], words[1::3], words[2::3], strict=True):
+        try:
+            build_backbone(Path(path), alpha=float(alpha), size_px=int(size_px))
+            faults[path] = ""
+        except WeightsUnreadable as problem:
+            faults[path] = problem.message
+    return faults
 
 
 def _probe_litert() -> dict[str, Any]:

@@ -27,7 +27,7 @@ DEFAULT_SIZE_PX = 224
 _LOG = logging.getLogger("framehead")
 
 _ADDRESS = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
-_DOWNLOAD_SECONDS = 15.0
+_DOWNLOAD_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -282,7 +282,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     assert count_frames(made) == 4
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def run_folder(
     tmp_path_factory: pytest.TempPathFactory, video_folder: Path, tiny_weights: Path
 ) -> Path:
