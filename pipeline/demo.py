@@ -31,6 +31,8 @@ _ALPHA = 0.35
 # Of a weights file of one's own; the named weights have sizes of their own.
 _SIZE_PX = 96
 _LEAST_ACTORS = 3
+# Of those who are learned from; every action then has a few dozen clips.
+N_TAKES = 4
 _FOLDS = 3
 _SEEDS = 1
 _SUBSTITUTED = (
@@ -185,7 +187,7 @@ def _draw(
     folder: Path, n_actors: int, seed: int, on_event: Callable[[DemoEvent], None]
 ) -> tuple[SampleSummary, SampleSummary]:
     n_unseen = n_actors // 3
-    n_clips = len(DEMO_ACTIONS) * (2 * n_actors + n_unseen)
+    n_clips = len(DEMO_ACTIONS) * (N_TAKES * n_actors + n_unseen)
 
     def draw(name: str, n_people: int, n_takes: int, people: int, n_before: int) -> SampleSummary:
         return make_sample(
@@ -198,7 +200,7 @@ def _draw(
         )
 
     # Another seed draws other people.
-    sample = draw("videos", n_actors, 2, seed, 0)
+    sample = draw("videos", n_actors, N_TAKES, seed, 0)
     return sample, draw("unseen", n_unseen, 1, seed + 1, sample.n_clips)
 
 

@@ -248,4 +248,4 @@ def test_hmdb_films_on_both_sides_are_refused_unless_groups_say_the_class(
     lists = ("--test-lists", "testTrainMulti_7030_splits")
     refused = run_cli("train-head", "s.h5", "--out", "run", *lists, "--epochs", "1")
     assert refused.exit_code == 1
-    assert "Group 'Film_" in refused.output
+    assert "Group 'Film_" in refused.stderr
