@@ -92,7 +92,9 @@ def run_demo(
     known = _claim(folder, wanted, None if weights is None else str(weights))
     if known.get("summary"):
         order = OrderScores(**known["summary"].pop("order"))
-        return DemoSummary(**{**known["summary"], "is_new": False}, order=order)
+        # The folder may have been moved meanwhile.
+        told = {**known["summary"], "folder": str(folder), "is_new": False}
+        return DemoSummary(**told, order=order)
     number = 0
 
     def begin(text: str) -> None:
@@ -222,7 +224,7 @@ def _predict(
                 "path": item.path,
                 "label": Path(item.path).parent.name,
                 "predicted": item.label,
-                "overlay": str(item.overlay or ""),
+                "overlay": item.overlay.relative_to(folder).as_posix() if item.overlay else "",
             }
             for item in summary.predictions
         ]

@@ -51,7 +51,7 @@ class DemoSummary:
         Clips of actors in another folder, and how many of them the LSTM names right.
     n_unseen_actors : int
     overlay : str
-        One overlay video; more stand beside it.
+        One overlay video, below the folder; more stand beside it.
     seconds : float
     is_new : bool
         False if the demo was finished before; then nothing was done.

@@ -58,7 +58,7 @@ def demo_to_text(summary: DemoSummary) -> str:
     places = {
         "report of the lstm": folder / "runs" / "lstm" / "report.html",
         "report of the comparison": folder / "comparison" / "report.html",
-        "overlay video": Path(summary.overlay),
+        "overlay video": folder / summary.overlay,
         "drawn clips": folder / "videos",
     }
     width = max(map(len, places)) + 2
@@ -102,6 +102,6 @@ def list_commands(summary: DemoSummary) -> list[str]:
     return [
         f"framehead extract-features VIDEOS --out embeddings.h5{weights}",
         "framehead train-head embeddings.h5 --out runs/lstm --head lstm",
-        "framehead compare-heads embeddings.h5 --out comparison --heads mean-linear,lstm,gru",
+        "framehead compare-heads embeddings.h5 --out comparison",
         "framehead predict runs/lstm VIDEO --overlay VIDEO.webm",
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from pipeline.renderdemo import demo_to_text, list_commands
 
 ORDER = OrderScores("mean-linear", "lstm", 0.5, 0.9, 0.01, 96, "One sentence.")
 SUMMARY = DemoSummary(
-    "d", "imagenet", "", 192, 12, {"lstm": 0.9}, {"lstm": 0.9}, ORDER, 32, 30, 4, "d/o.webm", 99.0
+    "d", "imagenet", "", 192, 12, {"lstm": 0.9}, {"lstm": 0.9}, ORDER, 32, 30, 4, "o.webm", 99.0
 )
 
 
@@ -64,7 +65,7 @@ def test_interrupted_it_goes_on_finished_it_does_nothing(
     assert (summary.n_unseen, summary.n_unseen_actors) == (len(DEMO_ACTIONS), 1)
     assert summary.order.n_clips == 3 * N_TAKES * 4
     assert list(summary.run_accuracies) == list(DEMO_HEADS)
-    assert count_frames(Path(summary.overlay)) >= 20
+    assert count_frames(out / summary.overlay) >= 20
     for report in ("runs/mean-linear", "runs/lstm", "comparison"):
         assert (out / report / "report.html").is_file()
 
@@ -79,6 +80,10 @@ def test_interrupted_it_goes_on_finished_it_does_nothing(
     assert told["is_new"] is False
     assert shown.stderr == ""
     assert mtimes(out) == finished
+
+    moved = out.rename(tmp_path / "moved")
+    assert run_demo(moved, n_actors=3) == replace(again, folder=str(moved))
+    out = moved
 
     text = run_cli("demo", "--out", out, "--actors", "3").stdout
     assert "nothing was done" in text
@@ -178,3 +183,29 @@ def test_the_text_says_which_weights_and_how_it_went() -> None:
     assert "Weights: builtin" in text
     assert "lstm names 30 of 32 clips of 4 actors right (93.8%)" in text
     assert "One sentence." in text
+
+
+def test_the_readme_shows_what_the_demo_says() -> None:
+    """Numbers differ from machine to machine; the words must not."""
+    page = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+    found = re.search(
+        r"^```text\n\$ (framehead demo[^\n]*)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE
+    )
+    assert found is not None
+    command, shown = found.groups()
+    words = shlex.split(command)
+    options = cli.commands["demo"].make_context("demo", words[2:]).params
+    summary = replace(
+        SUMMARY,
+        folder=str(options["out"]),
+        weights=options["weights"],
+        comparison_accuracies={"lstm": 0.5, "mean-linear": 0.5},
+        overlay="overlays/sit-down/person01_sit-down_01.webm",
+    )
+
+    def mask(text: str) -> list[str]:
+        lines = re.sub(r"[\d.]+", "#", text).splitlines()
+        return [line for line in lines if not line.startswith(("Of the", "One sentence"))]
+
+    assert mask(shown) == mask(demo_to_text(summary))
+    assert "Of the " in shown
