@@ -81,9 +81,9 @@ def probe_address(address: str, *, limit_seconds: float) -> float:
 
 def _open(address: str, limit_seconds: float, *, method: str) -> http.client.HTTPResponse:
     request = urllib.request.Request(address, method=method)
-    answer: http.client.HTTPResponse = _receive(
-        lambda: urllib.request.urlopen(request, timeout=limit_seconds)
-    )
+    # Not urlopen: it remembers the proxies that it found at its first call.
+    opener = urllib.request.build_opener()
+    answer: http.client.HTTPResponse = _receive(lambda: opener.open(request, timeout=limit_seconds))
     return answer
 
 

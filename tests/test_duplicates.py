@@ -110,7 +110,10 @@ def test_stills_are_only_the_same_where_they_look_the_same(tmp_path: Path) -> No
 
 
 @given(
-    originals=st.lists(st.integers(0, 5), min_size=2, max_size=14),
+    # More than eight copies of one clip are not all compared with each other.
+    originals=st.lists(st.integers(0, 5), min_size=2, max_size=14).filter(
+        lambda found: max(map(found.count, found)) <= 8
+    ),
     sides=st.lists(st.sampled_from("xyz"), min_size=14, max_size=14),
     block=st.integers(1, 6),
     seed=st.integers(0, 99),
