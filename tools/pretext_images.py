@@ -86,8 +86,8 @@ def draw_fractal(generator: np.random.Generator, maps: FloatArray, size_px: int)
 
 
 def draw_texture(generator: np.random.Generator, size_px: int) -> FrameArray:
-    """Draw a gradient, a texture, a heap of textured shapes, or a place."""
-    kind = generator.integers(4)
+    """Draw a gradient, a texture, clouds, a heap of textured shapes, or a place."""
+    kind = generator.integers(6)
     if kind == 0:
         return draw_gradient(generator, size_px, size_px)
     if kind == 1:
@@ -95,7 +95,31 @@ def draw_texture(generator: np.random.Generator, size_px: int) -> FrameArray:
     if kind == 2:
         horizon_px = size_px * generator.uniform(0.3, 0.9)
         return draw_background(generator, size_px, size_px, horizon_px)
+    if kind == 3:
+        return _draw_clouds(generator, size_px)
     return _draw_collage(generator, size_px)
+
+
+def _draw_clouds(generator: np.random.Generator, size_px: int) -> FrameArray:
+    """Mix three fields whose spectra fall as those of photographs do, each with its colour."""
+    cv2 = import_cv2()
+    frequency = np.hypot(np.fft.fftfreq(size_px)[:, None], np.fft.rfftfreq(size_px)[None, :])
+    frequency[0, 0] = 1 / size_px
+    fields = [
+        np.fft.irfft2(
+            np.fft.rfft2(generator.standard_normal((size_px, size_px)))
+            / frequency ** generator.uniform(0.7, 1.8),
+            s=(size_px, size_px),
+        )
+        for _ in range(3)
+    ]
+    clouds = np.stack([field / field.std() for field in fields], axis=2)
+    # One field carries the light, the others what little of colour photographs have.
+    mixing = generator.normal(0, 1, (3, 3)) * [[1.0], [0.3], [0.15]]
+    mixing[0] = 1 + 0.15 * mixing[0]
+    picture = generator.uniform(60, 200) + generator.uniform(15, 60) * clouds @ mixing
+    whole: FrameArray = picture.clip(0, 255).astype(np.uint8)
+    return cv2.medianBlur(whole, 5) if generator.random() < 0.3 else whole
 
 
 def _draw_collage(generator: np.random.Generator, size_px: int) -> FrameArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pretext_descriptors import WIDTHS, DescriptorLoss
 from pretext_pool import N_CATEGORIES, N_MOMENTS
 
 from features.drawing.skeleton import JOINTS
@@ -11,8 +12,6 @@ from features.drawing.skeleton import JOINTS
 # Layers of MobileNetV2 (alpha 0.35) in front of its strides 16 and 32, and their channels.
 TAPS = {"block_6_expand_relu": 96, "block_13_expand_relu": 192}
 _TEMPERATURE = 0.2
-_N_BINS = 4
-_N_DIRECTIONS = 8
 
 
 class Tasks:
@@ -21,13 +20,14 @@ class Tasks:
     Parameters
     ----------
     keras : module
-    seed : int
+        Its seed decides what the layers begin with.
+    descriptors : DescriptorLoss
     """
 
     names = ("fine", "coarse", "pose", "place", "moment", "category", "descriptor", "views")
 
-    def __init__(self, keras: Any, seed: int) -> None:
-        del seed  # Keras' own seed was set; layers draw from it in this order
+    def __init__(self, keras: Any, descriptors: DescriptorLoss) -> None:
+        self._descriptors = descriptors
         n = 2 * len(JOINTS)
         self._maps = [keras.layers.Dense(len(JOINTS)) for _ in TAPS]
         for layer, width in zip(self._maps, TAPS.values(), strict=True):
@@ -36,11 +36,11 @@ class Tasks:
         self._place = keras.layers.Dense(n)
         self._moment = keras.layers.Dense(N_MOMENTS)
         self._category = keras.layers.Dense(N_CATEGORIES)
-        self._descriptor = keras.layers.Dense(descriptor_width())
+        self._told = [keras.layers.Dense(width) for width in WIDTHS.values()]
         self._project = keras.Sequential(
             [keras.layers.Dense(512, activation="relu"), keras.layers.Dense(128)]
         )
-        layers = (self._pose, self._place, self._moment, self._category, self._descriptor)
+        layers = (self._pose, self._place, self._moment, self._category, *self._told)
         for layer in (*layers, self._project):
             layer.build((None, 1280))
         layers = (*self._maps, *layers, self._project)
@@ -94,66 +94,9 @@ class Tasks:
             1.0 * _masked(tf.reduce_mean(_huber(self._place(vectors) - place), 1), has_figure),
             1.0 * _classification(self._moment(vectors), moments),
             0.2 * _classification(self._category(vectors), categories),
-            1.0 * self._description_loss(frames, vectors),
-            0.3 * _agreement(self._project(vectors)),
+            2.0 * self._descriptors([layer(vectors) for layer in self._told], frames),
+            0.1 * _agreement(self._project(vectors)),
         ]
-
-    def _description_loss(self, frames: Any, vectors: Any) -> Any:
-        import tensorflow as tf
-
-        described = describe(frames)
-        mean, variance = tf.nn.moments(described, 0)
-        target = (described - mean) * tf.math.rsqrt(variance + 1e-4)
-        return tf.reduce_mean(_huber(self._descriptor(vectors) - target))
-
-
-def descriptor_width() -> int:
-    """Return how many numbers `describe` gives for one picture."""
-    return 27 + 3 + _N_BINS**3 + 2 * 5 * _N_DIRECTIONS
-
-
-def describe(frames: Any) -> Any:
-    """Compute classical descriptors: colours on a grid, their spread and histogram, edges.
-
-    Parameters
-    ----------
-    frames : tensor of float32, shape (n, size_px, size_px, 3)
-        Within [-1, 1].
-
-    Returns
-    -------
-    tensor of float32, shape (n, descriptor_width())
-    """
-    import tensorflow as tf
-
-    n = tf.shape(frames)[0]
-    small = tf.nn.avg_pool2d(frames, 4, 4, "VALID")
-    cell_px = small.shape[1] // 3
-    grid = tf.reshape(tf.nn.avg_pool2d(small, cell_px, cell_px, "VALID"), (n, 27))
-    spread = tf.math.reduce_std(small, axis=(1, 2))
-    bins = tf.cast(tf.clip_by_value((small + 1.0) * (_N_BINS / 2), 0, _N_BINS - 0.01), tf.int32)
-    colour = (bins[..., 0] * _N_BINS + bins[..., 1]) * _N_BINS + bins[..., 2]
-    histogram = tf.reduce_mean(tf.one_hot(tf.reshape(colour, (n, -1)), _N_BINS**3), axis=1)
-    halved = tf.nn.avg_pool2d(frames, 2, 2, "VALID")
-    edges = [_edges(tf.reduce_mean(picture, -1)) for picture in (small, halved)]
-    return tf.stop_gradient(tf.concat([grid, spread, tf.sqrt(histogram), *edges], axis=1))
-
-
-def _edges(grey: Any) -> Any:
-    """Histogram the directions of edges, in each quarter and in the whole."""
-    import tensorflow as tf
-
-    n = tf.shape(grey)[0]
-    down = grey[:, 2:, 1:-1] - grey[:, :-2, 1:-1]
-    right = grey[:, 1:-1, 2:] - grey[:, 1:-1, :-2]
-    strength = tf.sqrt(down**2 + right**2 + 1e-8)
-    angle = tf.math.floormod(tf.atan2(down, right), 3.14159265)
-    direction = tf.cast(angle * (_N_DIRECTIONS / 3.1416), tf.int32)
-    votes = strength[..., None] * tf.one_hot(direction, _N_DIRECTIONS)
-    half = grey.shape[1] // 2 - 1
-    quarters = tf.reshape(tf.nn.avg_pool2d(votes, half, half, "VALID"), (n, 4, _N_DIRECTIONS))
-    cells = tf.concat([quarters, tf.reduce_mean(quarters, 1, keepdims=True)], 1)
-    return tf.reshape(tf.sqrt(cells), (n, 5 * _N_DIRECTIONS))
 
 
 def _huber(error: Any) -> Any:

@@ -98,8 +98,9 @@ def draw_shard(kind: str, number: int, seed: int) -> Pictures:
             picture = draw_fractal(generator, systems[category], POOL_PX)
             shard.categories[index] = category
         else:
-            picture = draw_texture(generator, POOL_PX)
-        shard.frames[index] = picture[..., ::-1]
+            # Drawn larger and made smaller, textures have the sharpness of filmed ones.
+            picture = draw_texture(generator, int(POOL_PX * generator.choice([1.0, 1.5, 2.3])))
+        shard.frames[index] = resize_frame(picture, POOL_PX)[..., ::-1]
     return shard
 
 
@@ -109,7 +110,13 @@ def _draw_figures(generator: np.random.Generator, shard: Pictures, first: int) -
     name = _MOVEMENTS[generator.integers(len(_MOVEMENTS))]
     height_px = int(generator.choice([104, 120, 180, 240]))
     scene = draw_scene(
-        generator, name, draw_actor(generator), n_frames=24, fps=12.0, size_px=height_px
+        generator,
+        name,
+        draw_actor(generator),
+        n_frames=24,
+        fps=12.0,
+        size_px=height_px,
+        contrasts=(0.15, 1.0),
     )
     for offset, moment in enumerate(generator.choice(24, _FRAMES_PER_SCENE, replace=False)):
         picture, joints_px = render_frame(scene, int(moment))

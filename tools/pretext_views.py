@@ -1,4 +1,4 @@
-"""Two different views of each drawn picture: crops, mirrors, colours, blur."""
+"""Two different views of each drawn picture: crops, mirrors, mixtures, colours, blur, grain."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from features.drawing.skeleton import JOINTS
 from features.frames import import_cv2
 from features.records import FloatArray, FrameArray
 
+# Of the views of pictures without people.
+_MIXED_SHARE = 0.4
 _MIRRORED = [
     JOINTS.index(name.replace("left", "?").replace("right", "left").replace("?", "right"))
     for name in JOINTS
@@ -53,6 +55,9 @@ def make_views(
             corner = generator.uniform(0, 1, 2) * (1 - extent)
         is_mirrored = generator.random() < 0.5
         views.frames[at] = _cut(pictures.frames[row], corner, extent, size_px, is_mirrored)
+        if not has_figure and generator.random() < _MIXED_SHARE:
+            other = pictures.frames[generator.integers(len(pictures.frames))]
+            views.frames[at] = _mix(views.frames[at], other[:size_px, :size_px], generator)
         views.frames[at] = _recolour(views.frames[at], generator)
         if has_figure:
             views.joints[at] = (views.joints[at] - corner) / extent
@@ -93,6 +98,22 @@ def _cut(
     return view
 
 
+def _mix(view: FrameArray, other: FrameArray, generator: np.random.Generator) -> FrameArray:
+    """Put half of another picture beside this one, or let it shine through.
+
+    A category is still told by what is left of its fractal.
+    """
+    cv2 = import_cv2()
+    if generator.random() < 0.5:
+        share = generator.uniform(0.55, 0.85)
+        blend: FrameArray = cv2.addWeighted(view, share, other, 1 - share, 0)
+        return blend
+    side = int(len(view) * generator.uniform(0.2, 0.5))
+    mixed = view.copy() if generator.random() < 0.5 else view.transpose(1, 0, 2).copy()
+    mixed[:, :side] = other[:, :side]
+    return mixed
+
+
 def _recolour(view: FrameArray, generator: np.random.Generator) -> FrameArray:
     cv2 = import_cv2()
     gain = generator.uniform(0.75, 1.3) * generator.uniform(0.88, 1.14, 3)
@@ -103,4 +124,7 @@ def _recolour(view: FrameArray, generator: np.random.Generator) -> FrameArray:
         view = cv2.cvtColor(cv2.cvtColor(view, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     if generator.random() < 0.15:
         view = cv2.GaussianBlur(view, (0, 0), generator.uniform(0.4, 1.0))
+    if generator.random() < 0.15:
+        grain = generator.standard_normal(view.shape, np.float32) * generator.uniform(2, 10)
+        view = (view + grain).clip(0, 255).astype(np.uint8)
     return view

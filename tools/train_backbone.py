@@ -28,6 +28,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from pretext_descriptors import DescriptorLoss, describe
 from pretext_losses import TAPS, Tasks
 from pretext_pool import Pictures, fill_pool, read_shard
 from pretext_views import make_views
@@ -37,14 +38,11 @@ from features.records import FrameArray
 
 ALPHA = 0.35
 SIZE_PX = 96
-# Most of the time goes to small pictures, which cost half as much.
-SMALL_PX = 64
-SMALL_SHARE = 0.6
 PICTURES = 64  # a step, two views each
 PEAK_RATE = 2.5e-3
 _CHECKPOINT = "checkpoint.weights.h5"
 _FRESH_BATCHES = 50
-_KINDS = {"figures": 44, "fractals": 8, "textures": 12}
+_KINDS = {"figures": 36, "fractals": 8, "textures": 20}
 
 
 class Pool:
@@ -63,7 +61,7 @@ class Pool:
             self._known.add(path)
         return sum(len(shard.frames) for shards in self._shards.values() for shard in shards)
 
-    def draw_batch(self, size_px: int) -> Pictures:
+    def draw_batch(self) -> Pictures:
         """Return two views of each of `PICTURES` random pictures: first ones, then second ones."""
         halves: list[list[Pictures]] = [[], []]
         for kind, n_pictures in _KINDS.items():
@@ -72,7 +70,7 @@ class Pool:
                 shard = shards[shard_index]
                 rows = self._generator.integers(0, len(shard.frames), n)
                 for half in halves:
-                    half.append(make_views(shard, iter(rows), size_px, self._generator))
+                    half.append(make_views(shard, iter(rows), SIZE_PX, self._generator))
         parts = halves[0] + halves[1]
         return Pictures(
             **{
@@ -89,7 +87,7 @@ def _spread(
     return list(zip(chosen.tolist(), counts.tolist(), strict=True))
 
 
-def train(folder: Path, *, seconds: float, seed: int) -> None:
+def train(folder: Path, *, seconds: float, seed: int, begin_with: Path | None) -> None:
     """Train for a time, leaving checkpoints and a log in `folder`.
 
     Parameters
@@ -99,6 +97,8 @@ def train(folder: Path, *, seconds: float, seed: int) -> None:
         there already is gone on from.
     seconds : float
     seed : int
+    begin_with : Path, optional
+        Weights to begin with; at random by default.
     """
     keras = import_keras()
     keras.utils.set_random_seed(seed)
@@ -107,12 +107,19 @@ def train(folder: Path, *, seconds: float, seed: int) -> None:
     network = keras.applications.MobileNetV2(
         input_shape=(None, None, 3), alpha=ALPHA, include_top=False, weights=None
     )
-    if (folder / _CHECKPOINT).exists():
-        network.load_weights(folder / _CHECKPOINT)
+    first = folder / _CHECKPOINT if (folder / _CHECKPOINT).exists() else begin_with
+    if first is not None:
+        network.load_weights(first)
     set_momentum(network, 0.98)
     outputs = [network.output, *(network.get_layer(name).output for name in TAPS)]
     tapped = keras.Model(network.input, outputs)
-    tasks = Tasks(keras, seed)
+    pool = Pool(folder / "pool", seed)
+    pool.refresh()
+    samples = [
+        describe(pool.draw_batch().frames / np.float32(127.5) - np.float32(1))
+        for _ in range(_FRESH_BATCHES)
+    ]
+    tasks = Tasks(keras, DescriptorLoss(samples))
     variables = network.trainable_variables + tasks.variables
     optimizer = keras.optimizers.AdamW(PEAK_RATE, weight_decay=0.02, global_clipnorm=2.0)
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
@@ -129,9 +136,6 @@ def train(folder: Path, *, seconds: float, seed: int) -> None:
         optimizer.apply(tape.gradient(total, variables), variables)
         return tf.stack(losses)
 
-    pool = Pool(folder / "pool", seed)
-    while pool.refresh() < 6_000:
-        time.sleep(5)
     start, n_steps, sums = time.monotonic(), 0, np.zeros(len(tasks.names))
     batches: queue.Queue[Pictures] = queue.Queue(maxsize=6)
     ended = threading.Event()
@@ -145,7 +149,7 @@ def train(folder: Path, *, seconds: float, seed: int) -> None:
             if time.monotonic() - refreshed > 60:
                 pool.refresh()
                 refreshed = time.monotonic()
-            batch = pool.draw_batch(SMALL_PX if elapsed() < SMALL_SHARE else SIZE_PX)
+            batch = pool.draw_batch()
             while not ended.is_set():
                 try:
                     batches.put(batch, timeout=1)
@@ -164,7 +168,7 @@ def train(folder: Path, *, seconds: float, seed: int) -> None:
             n_steps += 1
             if n_steps % 100 == 0:
                 means = dict(zip(tasks.names, (sums / 100).round(4).tolist(), strict=True))
-                line = {"step": n_steps, "share": round(share, 4), "px": batch.frames.shape[1]}
+                line = {"step": n_steps, "share": round(share, 4)}
                 log.write(json.dumps(line | {"queued": batches.qsize()} | means) + "\n")
                 log.flush()
                 sums[:] = 0
@@ -201,7 +205,7 @@ def finish(folder: Path, out: Path, *, seed: int) -> None:
     network.load_weights(folder / _CHECKPOINT)
     pool = Pool(folder / "pool", seed + 1)
     pool.refresh()
-    estimate_statistics(network, (pool.draw_batch(SIZE_PX).frames for _ in range(_FRESH_BATCHES)))
+    estimate_statistics(network, (pool.draw_batch().frames for _ in range(_FRESH_BATCHES)))
     whole = folder / "finished.weights.h5"
     network.save_weights(whole)
     write_halves(whole, out)
@@ -257,23 +261,27 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="pool, checkpoints, log")
     parser.add_argument("--minutes", type=float, default=70.0)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=5)
-    parser.add_argument("--figure-shards", type=int, default=27)
+    parser.add_argument("--begin-with", type=Path, help="weights of an earlier training")
+    parser.add_argument("--seed", type=int, default=6)
+    parser.add_argument("--figure-shards", type=int, default=28)
     parser.add_argument("--finish-only", action="store_true", help="from the last checkpoint")
     options = parser.parse_args()
     shards = []
     for number in range(options.figure_shards):
-        shards.append(("figures", number))
-        if number % 2 == 0:
-            shards.append(("fractals", number // 2))
+        shards += [("figures", number), ("textures", number)]
         if number % 3 == 0:
-            shards.append(("textures", number // 3))
+            shards.append(("fractals", number // 3))
     if not options.finish_only:
         n_processes = os.cpu_count() or 1
         fill_pool(
             options.folder / "pool", shards=shards, seed=options.seed, n_processes=n_processes
         )
-        train(options.folder, seconds=60 * options.minutes, seed=options.seed)
+        train(
+            options.folder,
+            seconds=60 * options.minutes,
+            seed=options.seed,
+            begin_with=options.begin_with,
+        )
     finish(options.folder, options.out, seed=options.seed)
 
 

@@ -24,7 +24,7 @@ DEFAULT_ACTORS = 12
 DEFAULT_TAKES = 2
 DEFAULT_SIZE_PX = 120
 # What makes other clips of the same settings; raised whenever the drawing changes.
-_DRAWING_VERSION = 1
+_DRAWING_VERSION = 2
 _POLL_SECONDS = 0.2
 
 

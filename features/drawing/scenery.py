@@ -43,6 +43,13 @@ def draw_background(
     return _roughen(generator, canvas)
 
 
+def soften(canvas: FrameArray, *, contrast: float) -> FrameArray:
+    """Draw the colours of a picture together around their mean; 1 leaves them alone."""
+    mean = canvas.mean(axis=(0, 1), dtype=np.float32)
+    softened: FrameArray = (mean + contrast * (canvas - mean)).clip(0, 255).astype(np.uint8)
+    return softened
+
+
 def draw_gradient(generator: np.random.Generator, width_px: int, height_px: int) -> FrameArray:
     """Draw a smooth passage between four colours in the corners."""
     cv2 = import_cv2()

@@ -9,12 +9,14 @@ import numpy as np
 from features.drawing.actions import ACTIONS, Action
 from features.drawing.brush import Colour, random_colour
 from features.drawing.camera import View
-from features.drawing.scenery import draw_background, draw_occluder
+from features.drawing.scenery import draw_background, draw_occluder, soften
 from features.drawing.skeleton import POSE, Body, draw_body
 from features.drawing.wardrobe import Clothes, draw_clothes
 from features.records import FloatArray, FrameArray
 
 _ANGLES = np.array([name in ("lean", "tilt", "twist", "nod") for name in POSE])
+# Of places that do not drown the actor for a backbone that was not made for drawings.
+_CONTRASTS = (0.15, 0.5)
 # A figure keeps its height and its feet on the ground.
 STEADY = np.array([name.endswith("foot_up") or name in ("pelvis_up", "lift") for name in POSE])
 
@@ -98,6 +100,7 @@ def draw_scene(
     n_frames: int,
     fps: float,
     size_px: int,
+    contrasts: tuple[float, float] = _CONTRASTS,
 ) -> Scene:
     """Choose a performance, a camera and a place for an actor.
 
@@ -112,6 +115,9 @@ def draw_scene(
     fps : float
     size_px : int
         Height of the picture; its width is a third more.
+    contrasts : tuple of float, default (0.15, 0.5)
+        Least and greatest contrast of the place behind the actor; 1 leaves it as loud as
+        `draw_background` makes it.
 
     Returns
     -------
@@ -122,7 +128,8 @@ def draw_scene(
     width_px = size_px * 4 // 3
     leg_px = size_px * u(0.32, 0.4)
     view = View(
-        heading=-np.pi / 2 + u(-1.4, 1.4),
+        # From the side or half from the side: from the front, sitting down looks like squatting.
+        heading=-np.pi / 2 + generator.choice([-1.0, 1.0]) * u(0.4, 1.4),
         pitch=u(-0.06, 0.4),
         roll=np.radians(generator.normal(0, 2.5)),
         leg_px=leg_px,
@@ -141,7 +148,9 @@ def draw_scene(
         actor=actor,
         action=action,
         view=view,
-        backdrop=draw_background(generator, width_px, size_px, horizon_px),
+        backdrop=soften(
+            draw_background(generator, width_px, size_px, horizon_px), contrast=u(*contrasts)
+        ),
         phases=1 - phases if action.is_reversed else phases,
         travel=travel,
         follow=follow,
