@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from features.doctor import Check
+from features.checks import Check
 from features.text import format_bytes, printable
 from features.weightfiles import WeightsSummary
 

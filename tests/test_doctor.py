@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import RunCli, parse_json
 
-from features.doctor import (
+from features.checks import (
     Check,
     check_codecs,
     check_disk,
@@ -24,8 +24,8 @@ from features.doctor import (
     check_python,
     check_resources,
     check_tensorflow,
-    installed_packages,
 )
+from features.doctor import installed_packages
 from features.engines import choose_engine, nvidia_driver_sees_gpu
 from features.machine import free_bytes, memory_limit_bytes, usable_cores, why_not_writable
 from features.probes import ProbeAnswer, run_probe

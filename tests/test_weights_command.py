@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import RunCli, parse_json
 
-from features.doctor import check_folders, check_weights
+from features.checks import check_folders, check_weights
 from features.download import download_file, probe_address
 from features.engines import converted_path
 from features.errors import DownloadFailed

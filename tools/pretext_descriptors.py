@@ -165,9 +165,7 @@ def _oriented_gradients(grey: Any) -> Any:
     cell_px = votes.shape[1] // _HOG_CELLS
     cells = tf.nn.avg_pool2d(votes, cell_px, cell_px, "VALID")[:, :_HOG_CELLS, :_HOG_CELLS]
     length = tf.sqrt(tf.reduce_sum(cells**2, axis=-1, keepdims=True))
-    return tf.reshape(
-        cells / (length + 0.05), (tf.shape(grey)[0], _N_DIRECTIONS * _HOG_CELLS**2)
-    )
+    return tf.reshape(cells / (length + 0.05), (tf.shape(grey)[0], _N_DIRECTIONS * _HOG_CELLS**2))
 
 
 def _histogram(bins: Any, n_bins: int) -> Any:

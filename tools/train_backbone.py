@@ -38,6 +38,9 @@ from features.records import FrameArray
 
 ALPHA = 0.35
 SIZE_PX = 96
+# Most of the time goes to small pictures, which cost less than half as much.
+SMALL_PX = 64
+SMALL_SHARE = 0.62
 PICTURES = 64  # a step, two views each
 PEAK_RATE = 2.5e-3
 _CHECKPOINT = "checkpoint.weights.h5"
@@ -61,7 +64,7 @@ class Pool:
             self._known.add(path)
         return sum(len(shard.frames) for shards in self._shards.values() for shard in shards)
 
-    def draw_batch(self) -> Pictures:
+    def draw_batch(self, size_px: int) -> Pictures:
         """Return two views of each of `PICTURES` random pictures: first ones, then second ones."""
         halves: list[list[Pictures]] = [[], []]
         for kind, n_pictures in _KINDS.items():
@@ -70,7 +73,7 @@ class Pool:
                 shard = shards[shard_index]
                 rows = self._generator.integers(0, len(shard.frames), n)
                 for half in halves:
-                    half.append(make_views(shard, iter(rows), SIZE_PX, self._generator))
+                    half.append(make_views(shard, iter(rows), size_px, self._generator))
         parts = halves[0] + halves[1]
         return Pictures(
             **{
@@ -116,7 +119,7 @@ def train(folder: Path, *, seconds: float, seed: int, begin_with: Path | None) -
     pool = Pool(folder / "pool", seed)
     pool.refresh()
     samples = [
-        describe(pool.draw_batch().frames / np.float32(127.5) - np.float32(1))
+        describe(pool.draw_batch(SIZE_PX).frames / np.float32(127.5) - np.float32(1))
         for _ in range(_FRESH_BATCHES)
     ]
     tasks = Tasks(keras, DescriptorLoss(samples))
@@ -149,7 +152,7 @@ def train(folder: Path, *, seconds: float, seed: int, begin_with: Path | None) -
             if time.monotonic() - refreshed > 60:
                 pool.refresh()
                 refreshed = time.monotonic()
-            batch = pool.draw_batch()
+            batch = pool.draw_batch(SMALL_PX if elapsed() < SMALL_SHARE else SIZE_PX)
             while not ended.is_set():
                 try:
                     batches.put(batch, timeout=1)
@@ -168,7 +171,7 @@ def train(folder: Path, *, seconds: float, seed: int, begin_with: Path | None) -
             n_steps += 1
             if n_steps % 100 == 0:
                 means = dict(zip(tasks.names, (sums / 100).round(4).tolist(), strict=True))
-                line = {"step": n_steps, "share": round(share, 4)}
+                line = {"step": n_steps, "share": round(share, 4), "px": batch.frames.shape[1]}
                 log.write(json.dumps(line | {"queued": batches.qsize()} | means) + "\n")
                 log.flush()
                 sums[:] = 0
@@ -205,7 +208,7 @@ def finish(folder: Path, out: Path, *, seed: int) -> None:
     network.load_weights(folder / _CHECKPOINT)
     pool = Pool(folder / "pool", seed + 1)
     pool.refresh()
-    estimate_statistics(network, (pool.draw_batch().frames for _ in range(_FRESH_BATCHES)))
+    estimate_statistics(network, (pool.draw_batch(SIZE_PX).frames for _ in range(_FRESH_BATCHES)))
     whole = folder / "finished.weights.h5"
     network.save_weights(whole)
     write_halves(whole, out)
