@@ -21,6 +21,7 @@ from features.drawing.camera import View, project
 from features.drawing.clips import SampleSpec, draw_frames, list_clips, write_clip
 from features.drawing.rendering import render_frame
 from features.drawing.sample import SampleProgress, make_sample
+from features.drawing.scenery import soften
 from features.drawing.scenes import draw_actor, draw_scene
 from features.drawing.skeleton import JOINTS, draw_body, place_joints
 from features.errors import OptionInvalid, OutputExists, OutputUnwritable
@@ -112,6 +113,14 @@ def test_the_same_seed_draws_the_same_frames_and_another_does_not() -> None:
     assert first[0].shape == (48, 64, 3)
     other = SampleSpec(1, 1, SMALL.actions, 48, seed=4)
     assert not np.array_equal(first[0], draw_frames(clip, other)[0])
+
+
+def test_softened_places_keep_their_mean_and_lose_their_contrast() -> None:
+    canvas = np.random.default_rng(0).integers(60, 196, (40, 50, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(soften(canvas, contrast=1.0), canvas)
+    calm = soften(canvas, contrast=0.25).astype(float)
+    np.testing.assert_allclose(calm.mean(axis=(0, 1)), canvas.mean(axis=(0, 1)), atol=1.0)
+    np.testing.assert_allclose(calm.std(axis=(0, 1)), 0.25 * canvas.std(axis=(0, 1)), rtol=0.05)
 
 
 def test_joints_are_where_the_figure_is_drawn() -> None:

@@ -4,7 +4,7 @@
 
 One MobileNetV2 (alpha 0.35) learns several tasks at once, each through one linear layer on the
 pooled vector, so that what it learns lies open to linear heads: joints and moments of figures,
-categories of fractals, classical descriptors of the picture (colours and edges on a grid), and
+categories of fractals, classical descriptors of the picture (colours, textures, edges), and
 which two views show the same picture (SimCLR, Chen et al. 2020). The learning rate follows the
 clock, so the training ends well whenever it has to end.
 """
