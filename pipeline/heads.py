@@ -122,9 +122,9 @@ def parse_head(name: str) -> tuple[HeadKind, HeadInput]:
     """
     base, colon, given = name.partition(":")
     if base not in HEADS:
-        close = difflib.get_close_matches(base, HEADS, n=1, cutoff=0.4)
+        close = difflib.get_close_matches(base.lower(), HEADS, n=1, cutoff=0.6)
         raise HeadUnknown(
-            f"--head must be one of {', '.join(HEADS)}. Received: '{name}'.",
+            f"A head must be one of {', '.join(HEADS)}. Received: '{name}'.",
             hint=f"did you mean '{close[0]}'?" if close else "",
         )
     kind = HEADS[base]

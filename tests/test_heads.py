@@ -267,8 +267,11 @@ def test_loss_that_is_not_finite_ends_training() -> None:
 def test_unknown_head_names_choices_and_the_closest() -> None:
     with pytest.raises(HeadUnknown, match=r"mean-linear, mlp, lstm.*'ltsm'.*did you mean 'lstm'"):
         parse_head("ltsm")
-    with pytest.raises(HeadUnknown, match="one of"):
-        parse_head("zzz")
+    with pytest.raises(HeadUnknown, match="one of") as caught:
+        parse_head("nope")
+    assert not caught.value.hint, "nothing is like it"
+    with pytest.raises(HeadUnknown, match="did you mean 'lstm'"):
+        parse_head("LSTM")
     with pytest.raises(HeadUnknown, match=r"appearance, motion, both.*'lstm:sound'.*lstm:both"):
         parse_head("lstm:sound")
     assert parse_head("lstm:both") == (HEADS["lstm"], "both")
