@@ -93,7 +93,7 @@ sample_options = _join(
         help=f"Any of: {ACTION_NAMES}.  [default: all]",
     ),
     click.option(
-        "--size", type=int, default=120, show_default=True, help="Height of the pictures."
+        "--size", type=int, default=180, show_default=True, help="Height of the pictures."
     ),
     click.option(
         "--seed", type=int, default=0, show_default=True, help="Another one, other people."
@@ -133,7 +133,7 @@ train_options = _join(
         default="lstm",
         show_default=True,
         help=f"One of: {HEAD_NAMES}. With :motion it sees what changes from frame to frame, with "
-        ":both that beside the embeddings.",
+        ":both that beside the embeddings, with :centred how they differ from their clip's mean.",
     ),
     click.option(
         "--test-fraction",
@@ -152,7 +152,7 @@ compare_options = _join(
         show_default=True,
         metavar="NAME,NAME...",
         help=f"Any of: {HEAD_NAMES}. With :motion or :both they see what changes from frame to "
-        "frame.",
+        "frame, with :centred how frames differ from their clip's mean.",
     ),
     click.option(
         "--seeds", type=int, default=3, show_default=True, help="Seeds per head and split."

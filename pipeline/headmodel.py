@@ -32,7 +32,7 @@ class HeadModel:
     front : keras.Model
         Takes "vectors", float32 (n, n_frames, embedding_dim), and "mask", bool
         (n, n_frames), right-padded; gives prepared frames, float32 (n, n_frames, dim):
-        standardised, reduced, with motion. Nothing in it is learned by gradients.
+        standardised, reduced, with motion or centred. Nothing in it is learned by gradients.
     core : keras.Model
         Takes prepared frames as "vectors", and "mask"; gives probabilities, float32
         (n, n_classes).
@@ -93,7 +93,8 @@ def build_core(name: str, *, embedding_dim: int, n_classes: int, options: HeadOp
             f"for embeddings of {embedding_dim}.",
             hint=f"--reduce pca:{max(1, embedding_dim // 4)}",
         )
-    inputs = _inputs({"appearance": dim, "motion": 2 * dim + 1, "both": 3 * dim + 1}[sees])
+    widths = {"appearance": dim, "motion": 2 * dim + 1, "both": 3 * dim + 1, "centred": 2 * dim}
+    inputs = _inputs(widths[sees])
     probabilities = _classify(kind, inputs["vectors"], inputs["mask"], n_classes, options)
     return import_keras().Model(inputs, probabilities, name=_model_name(kind))
 
@@ -136,14 +137,16 @@ def _inputs(dim: int) -> dict[str, Any]:
 
 def _prepare(vectors: Any, mask: Any, sees: HeadInput, options: HeadOptions) -> Any:
     keras = import_keras()
-    from pipeline.layers import Motion, Standardise
+    from pipeline.layers import Centred, Motion, Standardise
 
     frames = Standardise(name="standardise")([vectors, mask])
     if options.n_components is not None:
         frames = keras.layers.Dense(
             options.n_components, use_bias=False, trainable=False, name="reduce"
         )(frames)
-    if sees != "appearance":
+    if sees == "centred":
+        frames = Centred(name="centred")([frames, mask])
+    elif sees != "appearance":
         frames = Motion(keep=sees == "both", name="motion")([frames, mask])
     if options.n_components is not None or sees != "appearance":
         frames = Standardise(name="standardise_again")([frames, mask])

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from features.errors import OptionInvalid
 
-HeadInput = Literal["appearance", "motion", "both"]
+HeadInput = Literal["appearance", "motion", "both", "centred"]
 Aggregate = Literal["mean", "max", "vote"]
 
 INPUTS: tuple[HeadInput, ...] = get_args(HeadInput)

@@ -39,7 +39,7 @@ class HeadKind:
         Default dropout.
     logits_start : str
         Keras initializer of the last layer.
-    input : {"appearance", "motion", "both"}
+    input : {"appearance", "motion", "both", "centred"}
         What it sees where its name says nothing else.
     learning_rate : float
         Default learning rate.
@@ -80,7 +80,7 @@ def register_head(
         random weights a head would start sure of itself, and where nothing can be learned
         early stopping would keep it so. Bounded states of recurrent layers learn three times
         faster from random weights.
-    sees : {"appearance", "motion", "both"}, default "appearance"
+    sees : {"appearance", "motion", "both", "centred"}, default "appearance"
         What the head sees where its name says nothing else.
     learning_rate : float, default 1e-3
         Recurrent heads bear twice as much, and need half as many epochs then.
@@ -108,12 +108,13 @@ def parse_head(name: str) -> tuple[HeadKind, HeadInput]:
     ----------
     name : str
         A key of `HEADS`, or one followed by ":" and "appearance" (embeddings as they are),
-        "motion" (what changes from frame to frame) or "both".
+        "motion" (what changes from frame to frame), "both" of these, or "centred" (embeddings,
+        and how they differ from the mean of their clip).
 
     Returns
     -------
     HeadKind
-    {"appearance", "motion", "both"}
+    {"appearance", "motion", "both", "centred"}
 
     Raises
     ------

@@ -92,15 +92,34 @@ class Motion(keras.layers.Layer):  # type: ignore[misc]
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
+class Centred(keras.layers.Layer):  # type: ignore[misc]
+    """Vectors, and how they differ from the mean of their clip. Call with ``[vectors, mask]``.
+
+    The difference leaves out what stays the same throughout a clip: the place, the camera,
+    who it is.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """Return (n_clips, n_frames, 2 * dim), the differences behind the vectors."""
+        vectors, mask = inputs
+        ops = keras.ops
+        mean = ops.expand_dims(_masked_mean(vectors, mask), 1)
+        difference = ops.where(ops.expand_dims(mask, -1), vectors - mean, 0.0)
+        return ops.concatenate([vectors, difference], axis=-1)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return (n_clips, n_frames, 2 * dim)."""
+        *first, dim = input_shape[0]
+        return (*first, 2 * dim)
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
 class MaskedMean(keras.layers.Layer):  # type: ignore[misc]
     """Average over the frames of each clip. Call with ``[vectors, mask]``."""
 
     def call(self, inputs: Any) -> Any:
         """Return (n_clips, dim) from (n_clips, n_frames, dim) and (n_clips, n_frames)."""
-        vectors, mask = inputs
-        weights = keras.ops.expand_dims(keras.ops.cast(mask, vectors.dtype), -1)
-        n_frames = keras.ops.maximum(keras.ops.sum(weights, axis=1), 1.0)
-        return keras.ops.sum(vectors * weights, axis=1) / n_frames
+        return _masked_mean(*inputs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return (n_clips, dim)."""
@@ -204,3 +223,9 @@ class Positions(keras.layers.Layer):  # type: ignore[misc]
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return the shape of the vectors."""
         return input_shape
+
+
+def _masked_mean(vectors: Any, mask: Any) -> Any:
+    weights = keras.ops.expand_dims(keras.ops.cast(mask, vectors.dtype), -1)
+    n_frames = keras.ops.maximum(keras.ops.sum(weights, axis=1), 1.0)
+    return keras.ops.sum(vectors * weights, axis=1) / n_frames

@@ -71,9 +71,11 @@ def demo_to_text(summary: DemoSummary) -> str:
         f"Drawn: {summary.n_clips} clips of {format_count(summary.n_actors, 'actor')}, 8 actions",
         f"Weights: {printable(summary.weights)}, MobileNetV2 at its narrowest (alpha 0.35), for "
         "speed",
+        "Heads: lstm:centred is an LSTM that sees each frame and how it differs from its clip's "
+        "mean; mean-linear sees only that mean",
         f"Compared, every actor tested once: {heads}",
         summary.order.sentence,
-        f"Actors never seen: lstm names {summary.n_unseen_right} of {summary.n_unseen} clips of "
+        f"Actors never seen: lstm:centred names {summary.n_unseen_right} of {summary.n_unseen} clips of "
         f"{format_count(summary.n_unseen_actors, 'actor')} right "
         f"({summary.n_unseen_right / max(summary.n_unseen, 1):.1%})",
         f"{summary.seconds:.0f} s{again}",
@@ -102,6 +104,7 @@ def list_commands(summary: DemoSummary) -> list[str]:
     return [
         f"framehead extract-features VIDEOS --out embeddings.h5{weights}",
         "framehead train-head embeddings.h5 --out runs/lstm --head lstm",
-        "framehead compare-heads embeddings.h5 --out comparison",
+        "framehead compare-heads embeddings.h5 --out comparison --heads "
+        "mean-linear,lstm,lstm:centred",
         "framehead predict runs/lstm VIDEO --overlay VIDEO.webm",
     ]

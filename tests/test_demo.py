@@ -38,7 +38,7 @@ def test_interrupted_it_goes_on_finished_it_does_nothing(
     out = tmp_path / "demo"
 
     def interrupt(event: DemoEvent) -> None:
-        if isinstance(event, DemoStep) and event.text == "training lstm":
+        if isinstance(event, DemoStep) and event.text == "training lstm:centred":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -142,9 +142,13 @@ def test_both_pairs_that_differ_in_order_only_are_drawn() -> None:
 @pytest.mark.parametrize(
     ("right", "accuracies", "text"),
     [
-        ({"lstm": 12, "mean-linear": 0}, (0.0, 1.0), "lstm is better, by more than chance"),
-        ({"lstm": 1, "mean-linear": 0}, (0.0, 1 / 12), "that may be chance"),
-        ({"lstm": 3, "mean-linear": 6}, (0.5, 0.25), "here lstm is not better"),
+        (
+            {"lstm:centred": 12, "mean-linear": 0},
+            (0.0, 1.0),
+            "lstm:centred is better, by more than chance",
+        ),
+        ({"lstm:centred": 1, "mean-linear": 0}, (0.0, 1 / 12), "that may be chance"),
+        ({"lstm:centred": 3, "mean-linear": 6}, (0.5, 0.25), "here lstm:centred is not better"),
     ],
 )
 def test_the_sentence_follows_the_numbers(
@@ -181,7 +185,7 @@ def test_the_text_says_which_weights_and_how_it_went() -> None:
     text = demo_to_text(replace(SUMMARY, weights="builtin", weights_note="Other weights."))
     assert text.startswith("Other weights.\n")
     assert "Weights: builtin" in text
-    assert "lstm names 30 of 32 clips of 4 actors right (93.8%)" in text
+    assert "lstm:centred names 30 of 32 clips of 4 actors right (93.8%)" in text
     assert "One sentence." in text
 
 
@@ -199,7 +203,7 @@ def test_the_readme_shows_what_the_demo_says() -> None:
         SUMMARY,
         folder=str(options["out"]),
         weights=options["weights"],
-        comparison_accuracies={"lstm": 0.5, "mean-linear": 0.5},
+        comparison_accuracies={"lstm:centred": 0.5, "mean-linear": 0.5},
         overlay="overlays/sit-down/person01_sit-down_01.webm",
     )
 

@@ -25,7 +25,10 @@ from pipeline.threads import limit_threads
 from pipeline.trainers import BatchTrainer, GraphTrainer, TrainingData, cut_batches
 
 # Every head as it is, and what else it may see.
-EVERY_HEAD = [*sorted(HEADS), "lstm:both", "mean-linear:motion", "transformer:both"]
+EVERY_HEAD = [
+    *sorted(HEADS),
+    *("lstm:both", "lstm:centred", "mean-linear:motion", "transformer:both"),
+]
 
 
 def make_sequences(seed: int = 0, *, n_clips: int = 24, signal: float = 1.5) -> Sequences:
@@ -77,6 +80,23 @@ def test_padding_and_company_change_nothing(name: str, tmp_path: Path) -> None:
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     np.testing.assert_allclose(predict_probabilities(loaded, sequences), together, atol=1e-6)
     assert b"Lambda" not in (tmp_path / "model.keras").read_bytes()
+
+
+def test_centred_adds_what_a_place_that_stays_cannot_change() -> None:
+    from pipeline.layers import Centred
+
+    clips = make_sequences()
+    place = np.random.default_rng(3).normal(size=DIM).astype(np.float32)
+    seen, moved = (
+        np.asarray(Centred()([clips.vectors + shift, clips.mask])) for shift in (0, place)
+    )
+    np.testing.assert_allclose(seen[..., :DIM], clips.vectors)
+    np.testing.assert_allclose(moved[..., DIM:], seen[..., DIM:], atol=1e-5)
+    assert not seen[..., DIM:][~clips.mask].any()
+    frames = clips.vectors[0][clips.mask[0]]
+    np.testing.assert_allclose(
+        seen[0, : len(frames), DIM:], frames - frames.mean(axis=0), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", ["mean-linear", "mlp"])
@@ -207,7 +227,7 @@ def test_workbench_changes_nothing(name: str) -> None:
         np.testing.assert_array_equal(alone, kept_up)
 
 
-@pytest.mark.parametrize("name", ["mean-linear:both", "lstm:motion"])
+@pytest.mark.parametrize("name", ["mean-linear:both", "lstm:motion", "tcn:centred"])
 def test_halves_do_what_the_whole_does(name: str) -> None:
     head = build_head(
         name, embedding_dim=DIM, n_classes=3, options=HeadOptions(units=8, reduce="pca:4")
@@ -215,7 +235,9 @@ def test_halves_do_what_the_whole_does(name: str) -> None:
     clips = make_sequences()
     fit_front(head, clips)
     prepared = prepare(head, clips)
-    assert prepared.vectors.shape[2] == {"both": 13, "motion": 9}[name.partition(":")[2]]
+    assert (
+        prepared.vectors.shape[2] == {"both": 13, "motion": 9, "centred": 8}[name.partition(":")[2]]
+    )
     rng = np.random.default_rng(0)
     head.core.set_weights([rng.normal(size=w.shape) for w in head.core.get_weights()])
     whole = predict_probabilities(join_halves(head), clips)
@@ -272,7 +294,9 @@ def test_unknown_head_names_choices_and_the_closest() -> None:
     assert not caught.value.hint, "nothing is like it"
     with pytest.raises(HeadUnknown, match="did you mean 'lstm'"):
         parse_head("LSTM")
-    with pytest.raises(HeadUnknown, match=r"appearance, motion, both.*'lstm:sound'.*lstm:both"):
+    with pytest.raises(
+        HeadUnknown, match=r"appearance, motion, both, centred.*'lstm:sound'.*lstm:both"
+    ):
         parse_head("lstm:sound")
     assert parse_head("lstm:both") == (HEADS["lstm"], "both")
     assert all(kind.summary.endswith(".") for kind in HEADS.values())

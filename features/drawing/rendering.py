@@ -67,14 +67,12 @@ def _perform(scene: Scene, phase: float) -> FloatArray:
 
 def _crop_backdrop(backdrop: FrameArray, shift_px: FloatArray) -> FrameArray:
     """Move the backdrop; what leaves on one side comes back mirrored on the other."""
-    cv2 = import_cv2()
     height_px, width_px = backdrop.shape[:2]
     columns = (np.arange(width_px) - round(float(shift_px[0]))) % (2 * width_px)
     columns = np.where(columns < width_px, columns, 2 * width_px - 1 - columns)
     rows = (np.arange(height_px) - round(float(shift_px[1]))).clip(0, height_px - 1)
-    moved: FrameArray = cv2.copyMakeBorder(
-        backdrop[rows][:, columns], 0, 0, 0, 0, cv2.BORDER_CONSTANT
-    )
+    # `take`, not an index: OpenCV draws only into arrays that lie in memory row by row.
+    moved: FrameArray = backdrop.take(rows, axis=0).take(columns, axis=1)
     return moved
 
 
@@ -129,7 +127,7 @@ def _photograph(scene: Scene, canvas: FrameArray, index: int) -> FrameArray:
     picture = cv2.LUT(canvas, table.clip(0, 255).astype(np.uint8))
     if scene.noise:
         grain = generator.standard_normal(picture.shape, np.float32) * scene.noise
-        picture = (picture + grain).clip(0, 255).astype(np.uint8)
+        picture = cv2.add(picture, grain, dtype=cv2.CV_8U)
     _, encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, scene.jpeg_quality])
     decoded: FrameArray = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
     return decoded

@@ -22,9 +22,9 @@ SETTINGS_NAME = "sample.json"
 CSV_NAME = "clips.csv"
 DEFAULT_ACTORS = 12
 DEFAULT_TAKES = 2
-DEFAULT_SIZE_PX = 120
+DEFAULT_SIZE_PX = 180
 # What makes other clips of the same settings; raised whenever the drawing changes.
-_DRAWING_VERSION = 2
+_DRAWING_VERSION = 3
 _POLL_SECONDS = 0.2
 
 

@@ -16,7 +16,7 @@ from features.records import FloatArray, FrameArray
 
 _ANGLES = np.array([name in ("lean", "tilt", "twist", "nod") for name in POSE])
 # Of places that do not drown the actor for a backbone that was not made for drawings.
-_CONTRASTS = (0.15, 0.5)
+_CONTRASTS = (0.03, 0.18)
 # A figure keeps its height and its feet on the ground.
 STEADY = np.array([name.endswith("foot_up") or name in ("pelvis_up", "lift") for name in POSE])
 
@@ -115,7 +115,7 @@ def draw_scene(
     fps : float
     size_px : int
         Height of the picture; its width is a third more.
-    contrasts : tuple of float, default (0.15, 0.5)
+    contrasts : tuple of float, default (0.03, 0.18)
         Least and greatest contrast of the place behind the actor; 1 leaves it as loud as
         `draw_background` makes it.
 
