@@ -75,8 +75,8 @@ def demo_to_text(summary: DemoSummary) -> str:
         "mean; mean-linear sees only that mean",
         f"Compared, every actor tested once: {heads}",
         summary.order.sentence,
-        f"Actors never seen: lstm:centred names {summary.n_unseen_right} of {summary.n_unseen} clips of "
-        f"{format_count(summary.n_unseen_actors, 'actor')} right "
+        f"Actors never seen: lstm:centred names {summary.n_unseen_right} of {summary.n_unseen} "
+        f"clips of {format_count(summary.n_unseen_actors, 'actor')} right "
         f"({summary.n_unseen_right / max(summary.n_unseen, 1):.1%})",
         f"{summary.seconds:.0f} s{again}",
         "",
