@@ -22,7 +22,7 @@ from features.frames import import_cv2
 from features.quiet import import_keras
 
 # All of them keep a grey picture grey, within a little.
-_CODECS = (("MJPG", ".avi"), ("mp4v", ".mp4"), ("VP90", ".webm"))
+_CODECS = (("MJPG", ".avi"), ("mp4v", ".mp4"), ("VP80", ".webm"))
 _N_FRAMES = 5
 
 

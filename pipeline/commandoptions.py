@@ -176,7 +176,7 @@ predict_options = _join(
         "--overlay",
         type=PATH,
         metavar="OUT",
-        help="Write a copy of the video with the prediction drawn below: OUT.webm (VP9, for "
+        help="Write a copy of the video with the prediction drawn below: OUT.webm (VP8, for "
         "browsers), OUT.mp4 (MPEG-4 part 2) or OUT.avi (Motion JPEG); for several videos a folder.",
     ),
     click.option("--overwrite", is_flag=True, help="Replace overlays that stand there."),

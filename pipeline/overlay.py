@@ -33,7 +33,7 @@ def plan_overlays(
     clips : sequence of (Clip, str)
         Each with its name below a folder of overlays.
     out : str or Path
-        For one clip a file whose suffix says how it is written: ``.webm`` (VP9, for
+        For one clip a file whose suffix says how it is written: ``.webm`` (VP8, for
         browsers), ``.mp4`` (MPEG-4 part 2, for players) or ``.avi`` (Motion JPEG). Without
         a suffix, or for several clips, a folder; its files are WebM.
     overwrite : bool, default False

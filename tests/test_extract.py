@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -369,9 +370,11 @@ def test_litert_asked_for_but_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def children_of(process_id: int) -> list[int]:
-    path = Path(f"/proc/{process_id}/task")
-    lists = [(task / "children").read_text().split() for task in path.iterdir()]
-    return [int(child) for children in lists for child in children]
+    children: list[int] = []
+    for task in Path(f"/proc/{process_id}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
+            children += map(int, (task / "children").read_text().split())
+    return children
 
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="finds workers in /proc")
