@@ -202,7 +202,7 @@ def test_the_readme_shows_what_the_demo_says() -> None:
     summary = replace(
         SUMMARY,
         folder=str(options["out"]),
-        weights=options["weights"],
+        weights=options["weights"] or "imagenet",
         comparison_accuracies={"lstm:centred": 0.5, "mean-linear": 0.5},
         overlay="overlays/sit-down/person01_sit-down_01.webm",
     )
@@ -213,3 +213,16 @@ def test_the_readme_shows_what_the_demo_says() -> None:
 
     assert mask(shown) == mask(demo_to_text(summary))
     assert "Of the " in shown
+
+
+@pytest.mark.soak
+@pytest.mark.usefixtures("material")
+@pytest.mark.parametrize("weights", ["builtin", "imagenet"])
+def test_unseen_actors_and_the_order_of_frames_are_told(tmp_path: Path, weights: str) -> None:
+    """The whole demo, with what the README and the page of the built-in backbone say of it."""
+    summary = run_demo(tmp_path / "demo", weights=weights)
+    assert summary.n_unseen == 32
+    assert summary.n_unseen_right >= 0.85 * summary.n_unseen
+    assert summary.comparison_accuracies["lstm:centred"] >= 0.85
+    assert summary.order.accuracy_with > summary.order.accuracy_without
+    assert summary.order.p_value < 0.05

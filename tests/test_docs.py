@@ -100,7 +100,9 @@ def test_python_in_the_docs_runs(session_folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("material")
-def test_commands_within_sentences_run(session_folder: Path) -> None:
+def test_commands_within_sentences_run(
+    session_folder: Path, run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Commands in running text whose files the session has made."""
     if not (session_folder / "runs").exists():
         pytest.skip("needs what the README's session made, which did not run")
@@ -109,21 +111,22 @@ def test_commands_within_sentences_run(session_folder: Path) -> None:
     (session_folder / "clips.csv").write_text("path,label\nArchery/v_Archery_g01_c01.avi,bow\n")
     (session_folder / "new.mp4").symlink_to(next(UCF_MINI.glob("*/*.avi")))
     (session_folder / "folder").symlink_to(UCF_MINI / "Archery")
+    monkeypatch.chdir(session_folder)
     lines: list[str] = []
     for page in (ROOT / "README.md", ROOT / "docs" / "quickstart.md"):
         text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
         lines += re.findall(r"`(framehead [^`]*--?[^`]*|framehead (?:inspect|predict)[^`]*)`", text)
     assert len(lines) >= 6
     for number, line in enumerate(lines):
-        command = " ".join(line.split())
+        command = " ".join(line.split()).removeprefix("framehead ")
         if "extract-features" in command:
             command += f" --alpha 0.35 --out e{number}.h5"  # the last --out counts
         elif "train-head" in command:
             command += f" --out r{number} --epochs 2"
         elif "compare-heads" in command:
             command += f" --out c{number} --seeds 1 --folds 2 --epochs 2"
-        finished = run_framehead(command, session_folder)
-        assert finished.returncode == 0, f"{command}: {finished.stderr}"
+        finished = run_cli(*shlex.split(command))
+        assert finished.exit_code == 0, f"{command}: {finished.stderr}"
 
 
 def write_clips(folder: Path, names: Iterable[str]) -> None:
