@@ -164,7 +164,7 @@ def demo_command(
 ) -> None:
     """Show everything on clips that are drawn for it: no data, no account, two minutes.
 
-    Draws actors, embeds their clips, trains mean-linear and lstm with groups apart, compares
+    Draws actors, embeds their clips, trains mean-linear and lstm:centred, groups apart, compares
     them, and predicts actors never seen, with reports and overlay videos. Interrupted, it
     goes on when started again.
     """

@@ -16,7 +16,7 @@ from features.frames import import_cv2
 from features.records import FrameArray, VideoFacts
 from features.video import count_frames, read_pictures
 
-# No wheel of OpenCV has an encoder for H.264. VP9 looks the same, takes four times as long, and
+# No wheel of OpenCV has an encoder for H.264. VP9 looks the same, takes three times as long, and
 # OpenCV does not pass on the options that make it quick (opencv issue 24570).
 OVERLAY_CODECS = {".webm": "VP80", ".mp4": "mp4v", ".avi": "MJPG"}
 # Narrower videos are enlarged by a whole number, so that there is room to read.
