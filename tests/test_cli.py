@@ -276,21 +276,26 @@ def test_interrupting_the_process_exits_130(tmp_path: Path, options: tuple[str, 
     for number in range(900):
         (videos / f"{number}.avi").hardlink_to(clip)
     out = tmp_path / "s.h5"
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            str(ROOT / "cli.py"),
-            "extract-features",
-            str(videos.parent),
-            "--out",
-            str(out),
-            *options,
-            "--workers",
-            "1",
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    # A suite that runs in the background may ignore the signal, and so would its children.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                str(ROOT / "cli.py"),
+                "extract-features",
+                str(videos.parent),
+                "--out",
+                str(out),
+                *options,
+                "--workers",
+                "1",
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, handler)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("s.h5.parts/part-*.h5")) and time.monotonic() < deadline:
         time.sleep(0.02)
