@@ -14,7 +14,8 @@ from typing import Any
 import click
 
 from features.errors import EXIT_FAILED, EXIT_SOME_CLIPS_FAILED
-from pipeline.commandoptions import (
+from pipeline.commands.console import EpochLine, ErrorGroup, ProgressBar, TrialBar, print_result
+from pipeline.commands.options import (
     compare_options,
     demo_options,
     export_options,
@@ -23,8 +24,7 @@ from pipeline.commandoptions import (
     sample_options,
     train_options,
 )
-from pipeline.console import EpochLine, ErrorGroup, ProgressBar, TrialBar, print_result
-from pipeline.options import (
+from pipeline.commands.sharedoptions import (
     PATH,
     common_options,
     embed_options,
@@ -33,7 +33,7 @@ from pipeline.options import (
     report_options,
     split_options,
 )
-from pipeline.versions import version_option
+from pipeline.doctor.versions import version_option
 
 
 @click.group(
@@ -89,8 +89,8 @@ def extract_features_command(
     never stops the run: it is listed at the end, and the exit code is 3.
     """
     from features.extract import extract_features
-    from features.sampling import choose_sampling
-    from pipeline.render import extract_to_json, extract_to_text
+    from features.video.sampling import choose_sampling
+    from pipeline.commands.render import extract_to_json, extract_to_text
 
     sampling = choose_sampling(n_frames=frames, fps=fps, stride=stride, all_frames=all_frames)
     with ProgressBar(quiet=quiet) as bar:
@@ -137,10 +137,10 @@ def make_sample_command(
     video. Two pairs of actions differ only in the order of their frames: sit-down and
     stand-up, pick-up and put-down.
     """
-    from features.drawing.actions import ACTIONS
-    from features.drawing.sample import make_sample
     from features.extract import Progress
-    from pipeline.rendersample import sample_to_json, sample_to_text
+    from pipeline.commands.rendersample import sample_to_json, sample_to_text
+    from pipeline.demo.drawing.actions import ACTIONS
+    from pipeline.demo.drawing.sample import make_sample
 
     names = [name.strip() for name in (actions or ",".join(ACTIONS)).split(",") if name.strip()]
     with ProgressBar(quiet=quiet) as bar:
@@ -168,8 +168,8 @@ def demo_command(
     them, and predicts actors never seen, with reports and overlay videos. Interrupted, it
     goes on when started again.
     """
-    from pipeline.demo import run_demo
-    from pipeline.renderdemo import DemoProgress, demo_to_json, demo_to_text
+    from pipeline.commands.renderdemo import DemoProgress, demo_to_json, demo_to_text
+    from pipeline.demo.demo import run_demo
 
     with DemoProgress(quiet=quiet) as progress:
         summary = run_demo(
@@ -192,9 +192,9 @@ def inspect_command(
     ctx: click.Context, store: Path, verify: bool, repair: bool, as_json: bool, quiet: bool
 ) -> None:
     """Show what is in STORE, how it was made, and which clips failed and why."""
-    from features.inspect import inspect_store
-    from features.repair import repair_store
-    from pipeline.render import inspect_to_json, inspect_to_text, repair_to_text
+    from features.store.inspect import inspect_store
+    from features.store.repair import repair_store
+    from pipeline.commands.render import inspect_to_json, inspect_to_text, repair_to_text
 
     if repair:
         click.echo(repair_to_text(repair_store(store)), err=True)
@@ -223,8 +223,8 @@ def train_head_command(store: Path, out: Path, as_json: bool, quiet: bool, **opt
     whole groups cut off at random. Early stopping watches a validation part cut from the
     training groups; the test part is looked at once, at the end.
     """
-    from pipeline.renderheads import train_to_json, train_to_text
-    from pipeline.train import train_head
+    from pipeline.commands.renderheads import train_to_json, train_to_text
+    from pipeline.training.train import train_head
 
     with EpochLine(quiet=quiet) as line:
         summary = train_head(store, out, on_epoch=line.update, **options)
@@ -249,8 +249,8 @@ def compare_heads_command(
     of whether it differs by more than chance. A comparison that was killed goes on when it
     is started again.
     """
-    from pipeline.compare import compare_heads
-    from pipeline.renderheads import compare_to_json, compare_to_text
+    from pipeline.commands.renderheads import compare_to_json, compare_to_text
+    from pipeline.compare.compare import compare_heads
 
     names = [name.strip() for name in heads.split(",") if name.strip()]
     with TrialBar(quiet=quiet) as bar:
@@ -267,8 +267,8 @@ def export_embeddings_command(
     store: Path, out: Path, as_json: bool, quiet: bool, **options: Any
 ) -> None:
     """Write the embeddings in STORE in a format that other programs read."""
-    from pipeline.export import export_embeddings
-    from pipeline.renderheads import export_to_json, export_to_text
+    from pipeline.commands.renderheads import export_to_json, export_to_text
+    from pipeline.export.export import export_embeddings
 
     summary = export_embeddings(store, out, **options)
     print_result(export_to_json(summary), export_to_text(summary), as_json=as_json)
@@ -296,8 +296,8 @@ def predict_command(
     quiet: bool,
 ) -> None:
     """Classify video files, or all of a folder, with the head of RUN."""
-    from pipeline.predict import predict_videos
-    from pipeline.renderheads import predict_to_json, predict_to_text
+    from pipeline.commands.renderheads import predict_to_json, predict_to_text
+    from pipeline.runs.predict import predict_videos
 
     with ProgressBar(quiet=quiet) as bar:
         summary = predict_videos(
@@ -322,8 +322,8 @@ def predict_command(
 @click.pass_context
 def doctor_command(ctx: click.Context, as_json: bool, quiet: bool) -> None:
     """Look for the usual faults of this machine, and say what mends each."""
-    from features.doctor import examine_machine
-    from pipeline.renderdoctor import doctor_to_json, doctor_to_text
+    from pipeline.commands.renderdoctor import doctor_to_json, doctor_to_text
+    from pipeline.doctor.doctor import examine_machine
 
     checks = examine_machine()
     print_result(doctor_to_json(checks), doctor_to_text(checks), as_json=as_json)
@@ -334,8 +334,8 @@ def doctor_command(ctx: click.Context, as_json: bool, quiet: bool) -> None:
 @common_options
 def weights_command(as_json: bool, quiet: bool) -> None:
     """Show which weights lie on this machine, and whether they are whole."""
-    from features.weightfiles import list_weights
-    from pipeline.renderdoctor import weights_to_json, weights_to_text
+    from pipeline.commands.renderdoctor import weights_to_json, weights_to_text
+    from pipeline.doctor.weights import list_weights
 
     summary, _ = list_weights()
     print_result(weights_to_json(summary), weights_to_text(summary), as_json=as_json)

@@ -17,7 +17,6 @@ from pathlib import Path
 import click
 import numpy as np
 
-from features.commits import commit_clips, merge_parts
 from features.records import (
     BackboneSpec,
     ClipEmbedding,
@@ -28,9 +27,10 @@ from features.records import (
     StoreHeader,
     VideoFacts,
 )
-from features.text import format_table
-from pipeline.compare import compare_heads
-from pipeline.trials import Trial
+from features.store.commit import commit_clips, merge_parts
+from features.system.text import format_table
+from pipeline.compare.compare import compare_heads
+from pipeline.compare.trials import Trial
 
 HEADS = "mean-linear,mlp,lstm,bilstm,gru,lstm-attention,tcn,transformer"
 DIM = 1280

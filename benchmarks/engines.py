@@ -14,9 +14,9 @@ import click
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from features.engines import litert_model_path
-from features.text import format_table
-from features.weights import find_backbone
+from features.backbone.engines import litert_model_path
+from features.backbone.weights import find_backbone
+from features.system.text import format_table
 
 
 def measure(model_path: str, size_px: int, n_threads: int, batch: int) -> tuple[float, float]:

@@ -29,18 +29,18 @@ from pathlib import Path
 import click
 import numpy as np
 
-from features.discovery import discover_clips
-from features.engines import EngineChoice, KerasEngine, choose_engine, litert_model_path
+from features.backbone.engines import EngineChoice, KerasEngine, choose_engine, litert_model_path
+from features.backbone.litert import LiteRTEngine
+from features.backbone.weights import BackboneFiles, find_backbone
+from features.clips.discover import discover_clips
 from features.extract import extract_features
-from features.frames import FrameBatch, import_cv2
-from features.litert import LiteRTEngine
-from features.pool import default_n_workers
-from features.quiet import import_keras
 from features.records import FrameArray
-from features.sampling import choose_sampling, sample_indices
-from features.text import format_table
-from features.video import read_frames
-from features.weights import BackboneFiles, find_backbone
+from features.system.keras import import_keras
+from features.system.text import format_table
+from features.video.decode import read_frames
+from features.video.frames import FrameBatch, import_cv2
+from features.video.sampling import choose_sampling, sample_indices
+from features.workers.pool import default_n_workers
 
 N_FRAMES = 20
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import click
 
-from features.discovery import discover_clips
-from features.frames import import_cv2, resize_frame
+from features.clips.discover import discover_clips
 from features.records import FrameArray
-from features.text import format_table
+from features.system.text import format_table
+from features.video.frames import import_cv2, resize_frame
 
 SIZE_PX = 224
 

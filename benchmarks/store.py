@@ -17,7 +17,6 @@ from pathlib import Path
 import click
 import numpy as np
 
-from features.commits import commit_clips, merge_parts
 from features.records import (
     BackboneSpec,
     ClipEmbedding,
@@ -28,8 +27,9 @@ from features.records import (
     StoreHeader,
     VideoFacts,
 )
-from features.store import find_damage, open_store, read_embeddings
-from features.text import format_table
+from features.store.commit import commit_clips, merge_parts
+from features.store.store import find_damage, open_store, read_embeddings
+from features.system.text import format_table
 
 N_FRAMES, DIM = 20, 1280
 

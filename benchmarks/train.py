@@ -23,11 +23,11 @@ from typing import Any
 import click
 import numpy as np
 
-from features.quiet import import_keras
-from pipeline.batches import Sequences
-from pipeline.headmodel import build_head, fit_front, prepare
-from pipeline.headoptions import HeadOptions
-from pipeline.trainers import TrainingData, make_trainer
+from features.system.keras import import_keras
+from pipeline.data.sequences import Sequences
+from pipeline.heads.headoptions import HeadOptions
+from pipeline.heads.model import build_head, fit_front, prepare
+from pipeline.training.trainers import TrainingData, make_trainer
 
 N_CLASSES = 10
 
@@ -44,7 +44,7 @@ def make_clips(n_clips: int, n_frames: int, dim: int) -> Sequences:
 
 
 def build_ours(clips: Sequences, units: int, batch: int, reduce: str | None) -> Callable[[], Any]:
-    """Return a function that trains for one epoch as `pipeline.fitting.fit_head` does."""
+    """Return a function that trains for one epoch as `pipeline.training.fit.fit_head` does."""
     keras = import_keras()
     dim = clips.vectors.shape[2]
     options = HeadOptions(units=units, reduce=reduce)
@@ -131,9 +131,9 @@ def compare_with_no_cache(
 ) -> None:
     """Print what decoding and embedding adds to an epoch."""
     from features.extract import extract_features
-    from features.store import open_store
-    from pipeline.batches import load_sequences
-    from pipeline.splitchoice import usable_clips
+    from features.store.store import open_store
+    from pipeline.data.sequences import load_sequences
+    from pipeline.splits.choose import usable_clips
 
     extractions = []
     with tempfile.TemporaryDirectory() as folder:

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from features.litert import Engine
+from features.backbone.litert import Engine
 from features.records import FrameArray, VectorDtype
-from features.workerprocess import ClipEnd, ClipRows
+from features.workers.process import ClipEnd, ClipRows
 
 
 def embed_rows(

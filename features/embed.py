@@ -6,10 +6,10 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from features.backbone.engines import EnginePlan, KerasEngine, litert_model_path
+from features.backbone.weights import BackboneFiles
 from features.batching import embed_rows
-from features.engines import EnginePlan, KerasEngine, litert_model_path
 from features.errors import OptionInvalid
-from features.pool import decode_clips, default_n_workers
 from features.records import (
     Clip,
     ClipEmbedding,
@@ -19,8 +19,8 @@ from features.records import (
     StoreHeader,
     VideoFacts,
 )
-from features.weights import BackboneFiles
-from features.workerprocess import DEFAULT_MEMORY_BYTES, ClipEnd, ClipRows, WorkerSettings
+from features.workers.pool import decode_clips, default_n_workers
+from features.workers.process import DEFAULT_MEMORY_BYTES, ClipEnd, ClipRows, WorkerSettings
 
 DEFAULT_STALL_SECONDS = 60.0
 
@@ -45,7 +45,7 @@ def embed_clips(
     backbone : BackboneFiles
         The backbone that `header` describes.
     engine : EnginePlan
-        From `features.engines.choose_engine`.
+        From `features.backbone.engines.choose_engine`.
     n_workers : int, optional
         Decode processes, at least 1; by default one per core.
     stall_seconds : float, default 60

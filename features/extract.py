@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from features.commits import commit_clips, lock_store, merge_parts
-from features.discovery import discover_clips
+from features.backbone.engines import EngineChoice, EnginePlan, choose_engine, engine_version
+from features.backbone.weights import IMAGENET, find_backbone
+from features.clips.changes import plan_extraction, update_row
+from features.clips.discover import discover_clips
 from features.embed import DEFAULT_STALL_SECONDS, embed_clips, require_limits
-from features.engines import EngineChoice, EnginePlan, choose_engine, engine_version
 from features.errors import Interrupted, OptionInvalid, StoreNotFound
-from features.plan import plan_extraction, update_row
 from features.records import (
     ClipOutcome,
     Discovery,
@@ -34,10 +34,10 @@ from features.records import (
     StoreHeader,
     VectorDtype,
 )
-from features.sampling import choose_sampling
-from features.store import Store, open_store, remove_store, require_same_settings
-from features.weights import IMAGENET, find_backbone
-from features.workerprocess import DEFAULT_MEMORY_BYTES
+from features.store.commit import commit_clips, lock_store, merge_parts
+from features.store.store import Store, open_store, remove_store, require_same_settings
+from features.video.sampling import choose_sampling
+from features.workers.process import DEFAULT_MEMORY_BYTES
 
 # A commit costs about 10 ms. At least this far apart, and a hundredth of the elapsed
 # time in long runs, so that a kill loses at most 1 % and parts stay few.
@@ -149,19 +149,19 @@ def extract_features(
     Parameters
     ----------
     videos : str or Path
-        Folder of videos, see `features.discovery.discover_clips`.
+        Folder of videos, see `features.clips.discover.discover_clips`.
     out : str or Path
         The store, an HDF5 file.
     labels, group_regex
-        As in `features.discovery.discover_clips`.
+        As in `features.clips.discover.discover_clips`.
     sampling : FrameSampling, optional
-        From `features.sampling.choose_sampling`; by default 20 frames per clip.
+        From `features.video.sampling.choose_sampling`; by default 20 frames per clip.
     weights, alpha, size_px
-        As in `features.weights.find_backbone`.
+        As in `features.backbone.weights.find_backbone`.
     dtype : {"float16", "float32"}, default "float16"
         Type in which embeddings are stored.
     engine : {"auto", "litert", "keras"}, default "auto"
-        See `features.engines.choose_engine`.
+        See `features.backbone.engines.choose_engine`.
     n_workers : int, optional
         Decode processes, at least 1; by default one per core.
     stall_seconds : float, default 60

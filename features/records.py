@@ -91,7 +91,7 @@ class BackboneSpec:
     embedding_dim : int
         Length of one embedding.
     resize : str
-        The resize rule, see `features.video.resize_frame`.
+        The resize rule, see `features.video.decode.resize_frame`.
     colour_order : str
         Order of the channels that enter the network, "RGB".
     scaling : str

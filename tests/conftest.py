@@ -52,7 +52,7 @@ def material(monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of an untrained MobileNetV2: no download, and no meaning, but real vectors."""
-    from features.quiet import import_keras
+    from features.system.keras import import_keras
 
     keras = import_keras()
     keras.utils.set_random_seed(7)

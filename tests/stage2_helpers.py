@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from features.commits import commit_clips, merge_parts
 from features.records import (
     BackboneSpec,
     ClipEmbedding,
@@ -19,6 +18,7 @@ from features.records import (
     StoreHeader,
     VideoFacts,
 )
+from features.store.commit import commit_clips, merge_parts
 
 DIM = 12
 

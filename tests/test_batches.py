@@ -11,9 +11,9 @@ import pytest
 from stage2_helpers import DIM, make_clip, make_clips, make_header, write_store
 
 from features.errors import NoClips, OptionInvalid, StoreDamaged
-from features.store import open_store, read_clip
-from pipeline import batches
-from pipeline.batches import (
+from features.store.store import open_store, read_clip
+from pipeline.data import sequences as batches
+from pipeline.data.sequences import (
     frame_statistics,
     load_sequences,
     model_inputs,

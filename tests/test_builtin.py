@@ -9,17 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.backbone import build_backbone
-from features.drawing.clips import SampleSpec, draw_frames, list_clips
-from features.drawing.sample import make_sample
-from features.engines import litert_model_path
+from features.backbone.engines import litert_model_path
+from features.backbone.litert import LiteRTEngine
+from features.backbone.model import build_backbone
+from features.backbone.weights import (
+    BUILTIN,
+    BUILTIN_ALPHA,
+    BUILTIN_SIZE_PX,
+    builtin_path,
+    find_backbone,
+)
 from features.errors import OptionInvalid
 from features.extract import extract_features
-from features.frames import import_cv2, resize_frame
-from features.litert import LiteRTEngine
 from features.records import FrameArray
-from features.store import open_store, read_clip
-from features.weights import BUILTIN, BUILTIN_ALPHA, BUILTIN_SIZE_PX, builtin_path, find_backbone
+from features.store.store import open_store, read_clip
+from features.video.frames import import_cv2, resize_frame
+from pipeline.demo.drawing.clips import SampleSpec, draw_frames, list_clips
+from pipeline.demo.drawing.sample import make_sample
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_BYTES = 2_000_000

@@ -13,9 +13,9 @@ import pytest
 from click.testing import Result
 from conftest import TINY_BACKBONE, TINY_OPTIONS, RunCli, noisy_frames, parse_json, write_video
 
-from features.commits import lock_store
 from features.extract import extract_features
-from features.store import open_store, read_embeddings
+from features.store.commit import lock_store
+from features.store.store import open_store, read_embeddings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -77,7 +77,7 @@ def test_command_line_equals_library(
 ) -> None:
     sampled = ("--frames", "5", "--dtype", "float32", "--group-regex", r"g(\d+)")
     run_cli("extract-features", video_folder, "--out", tmp_path / "c.h5", *options, *sampled)
-    from features.sampling import choose_sampling
+    from features.video.sampling import choose_sampling
 
     extract_features(
         video_folder,

@@ -12,10 +12,10 @@ from conftest import TINY_OPTIONS, RunCli, noisy_frames, parse_json, write_video
 from stage2_helpers import make_clip, make_clips, make_header, write_store
 from test_cli import error_of
 
-from features.commits import commit_clips
-from pipeline.heads import HEADS
-from pipeline.options import HEAD_NAMES
-from pipeline.train import train_head
+from features.store.commit import commit_clips
+from pipeline.commands.sharedoptions import HEAD_NAMES
+from pipeline.heads.registry import HEADS
+from pipeline.training.train import train_head
 
 QUICK = ("--epochs", "6", "--units", "8")
 
@@ -224,7 +224,7 @@ def test_a_run_of_another_setting_is_kept(run_cli: RunCli, store: Path, tmp_path
 
 
 def test_exported_numbers_are_the_stored_ones(run_cli: RunCli, store: Path, tmp_path: Path) -> None:
-    from features.store import open_store, read_embeddings
+    from features.store.store import open_store, read_embeddings
 
     run_cli("export-embeddings", store, "--out", tmp_path / "e.npz")
     with np.load(tmp_path / "e.npz", allow_pickle=False) as arrays:

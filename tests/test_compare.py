@@ -16,10 +16,10 @@ import pytest
 from stage2_helpers import make_clips, write_store
 
 from features.errors import HeadUnknown, OptionInvalid, OutputExists, TrainingFailed
-from pipeline.compare import TrialProgress, compare_heads
-from pipeline.comparison import Comparison
-from pipeline.trialpool import choose_jobs, run_trials
-from pipeline.trials import Trial
+from pipeline.compare.compare import TrialProgress, compare_heads
+from pipeline.compare.comparison import Comparison
+from pipeline.compare.trials import Trial
+from pipeline.compare.workers import choose_jobs, run_trials
 
 QUICK: dict[str, Any] = {
     "heads": ("mean-linear", "mlp"),
@@ -45,7 +45,7 @@ def finished(store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Comp
     script = out / "script.py"
     script.write_text(
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from pipeline.compare import compare_heads\n"
+        "from pipeline.compare.compare import compare_heads\n"
         f"compare_heads({str(store_path)!r}, 'out', **{QUICK!r})\n"
     )
     subprocess.run([sys.executable, "-P", script.name], cwd=out, check=True, timeout=300)

@@ -12,15 +12,15 @@ import pytest
 from conftest import RunCli, parse_json
 
 from cli import cli
-from features.drawing.actions import ACTIONS
 from features.errors import OptionInvalid, OutputExists, WeightsNotFound
-from features.video import count_frames
-from pipeline import demo
-from pipeline.demo import DEMO_ACTIONS, DEMO_HEADS, N_TAKES, run_demo
-from pipeline.demosummary import DemoEvent, DemoStep, DemoSummary
-from pipeline.orderpairs import ORDER_PAIRS, OrderScores, score_order_pairs
-from pipeline.outputs import read_json
-from pipeline.renderdemo import demo_to_text, list_commands
+from features.video.decode import count_frames
+from pipeline.commands.renderdemo import demo_to_text, list_commands
+from pipeline.demo import demo
+from pipeline.demo.demo import DEMO_ACTIONS, DEMO_HEADS, N_TAKES, run_demo
+from pipeline.demo.demosummary import DemoEvent, DemoStep, DemoSummary
+from pipeline.demo.drawing.actions import ACTIONS
+from pipeline.demo.orderpairs import ORDER_PAIRS, OrderScores, score_order_pairs
+from pipeline.runs.outputs import read_json
 
 ORDER = OrderScores("mean-linear", "lstm", 0.5, 0.9, 0.01, 96, "One sentence.")
 SUMMARY = DemoSummary(

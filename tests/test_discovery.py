@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from features.discovery import discover_clips
+from features.clips.discover import discover_clips
+from features.clips.groups import infer_group
 from features.errors import ManifestError, NoClips, OptionInvalid, VideosNotFound
-from features.groups import infer_group
 from features.records import Discovery
 
 

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 from conftest import RunCli, parse_json
 
-from features.checks import (
+from features.backbone.engines import choose_engine, nvidia_driver_sees_gpu
+from features.system.machine import free_bytes, memory_limit_bytes, usable_cores, why_not_writable
+from pipeline.commands.renderdoctor import doctor_to_text
+from pipeline.doctor.checks import (
     Check,
     check_codecs,
     check_disk,
@@ -25,11 +28,8 @@ from features.checks import (
     check_resources,
     check_tensorflow,
 )
-from features.doctor import installed_packages
-from features.engines import choose_engine, nvidia_driver_sees_gpu
-from features.machine import free_bytes, memory_limit_bytes, usable_cores, why_not_writable
-from features.probes import ProbeAnswer, run_probe
-from pipeline.renderdoctor import doctor_to_text
+from pipeline.doctor.doctor import installed_packages
+from pipeline.doctor.probes import ProbeAnswer, run_probe
 
 ROOT = Path(__file__).resolve().parent.parent
 FAULT = ProbeAnswer({}, "ImportError: no")

@@ -15,21 +15,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli import cli
-from features.discovery import discover_clips
-from features.drawing.actions import ACTIONS, GRASP, mirror_pose, pose_at
-from features.drawing.camera import View, project
-from features.drawing.clips import SampleSpec, draw_frames, list_clips, write_clip
-from features.drawing.rendering import render_frame
-from features.drawing.sample import SampleProgress, make_sample
-from features.drawing.scenery import soften
-from features.drawing.scenes import draw_actor, draw_scene
-from features.drawing.skeleton import JOINTS, draw_body, place_joints
+from features.clips.discover import discover_clips
+from features.clips.groups import infer_group
 from features.errors import OptionInvalid, OutputExists, OutputUnwritable
-from features.frames import FrameBatch
-from features.groups import infer_group
 from features.records import FrameSampling
-from features.video import read_frames
-from pipeline.commandoptions import ACTION_NAMES
+from features.video.decode import read_frames
+from features.video.frames import FrameBatch
+from pipeline.commands.options import ACTION_NAMES
+from pipeline.demo.drawing.actions import ACTIONS, GRASP, mirror_pose, pose_at
+from pipeline.demo.drawing.camera import View, project
+from pipeline.demo.drawing.clips import SampleSpec, draw_frames, list_clips, write_clip
+from pipeline.demo.drawing.rendering import render_frame
+from pipeline.demo.drawing.sample import SampleProgress, make_sample
+from pipeline.demo.drawing.scenery import soften
+from pipeline.demo.drawing.scenes import draw_actor, draw_scene
+from pipeline.demo.drawing.skeleton import JOINTS, draw_body, place_joints
 
 AT = {name: index for index, name in enumerate(JOINTS)}
 SMALL = SampleSpec(n_actors=1, n_takes=1, actions=("bow", "sit-down"), size_px=48, seed=3)

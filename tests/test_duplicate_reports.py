@@ -8,10 +8,10 @@ from pathlib import Path
 from conftest import RunCli, parse_json
 from test_duplicates import store, two_classes, write_vectors
 
-from features.store import Store
-from pipeline.compare import compare_heads
-from pipeline.runs import read_run
-from pipeline.train import train_head
+from features.store.store import Store
+from pipeline.compare.compare import compare_heads
+from pipeline.runs.run import read_run
+from pipeline.training.train import train_head
 
 __all__ = ["store"]  # the fixture
 

@@ -14,22 +14,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stage2_helpers import make_clip, make_header
 
-from features.commits import commit_clips, merge_parts
 from features.errors import SplitLeaks
 from features.extract import extract_features
 from features.records import ClipEmbedding, EmbeddedClip
-from features.store import Store, open_store
-from pipeline.duplicates import DUPLICATE_ABOVE, find_near_duplicates
-from pipeline.grouping import assign_groups, join_groups
-from pipeline.leaks import (
+from features.store.commit import commit_clips, merge_parts
+from features.store.store import Store, open_store
+from pipeline.splits.choose import choose_split
+from pipeline.splits.duplicates import DUPLICATE_ABOVE, find_near_duplicates
+from pipeline.splits.groups import assign_groups, join_groups
+from pipeline.splits.leaks import (
     NearDuplicate,
     describe_near_duplicates,
     find_leaks,
     find_straddling_duplicates,
 )
-from pipeline.splitchoice import choose_split
-from pipeline.splitrequest import SplitRequest
-from pipeline.splits import Split
+from pipeline.splits.split import Split
+from pipeline.splits.splitrequest import SplitRequest
 
 DIM = 24
 Vectors = npt.NDArray[np.float32]

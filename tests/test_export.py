@@ -20,11 +20,11 @@ from features.errors import (
     StoreMismatch,
     StoreNotFound,
 )
-from features.store import Store, done_clips, open_store, read_clip
-from pipeline import export
-from pipeline.export import export_embeddings
-from pipeline.runs import read_run
-from pipeline.train import train_head
+from features.store.store import Store, done_clips, open_store, read_clip
+from pipeline.export import export
+from pipeline.export.export import export_embeddings
+from pipeline.runs.run import read_run
+from pipeline.training.train import train_head
 
 
 @pytest.fixture(scope="module")

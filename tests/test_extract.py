@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 from conftest import TINY_BACKBONE, noisy_frames, write_video
 
-from features.engines import KerasEngine, choose_engine, litert_model_path
+from features.backbone.engines import KerasEngine, choose_engine, litert_model_path
+from features.backbone.litert import LiteRTEngine
+from features.backbone.weights import find_backbone
 from features.errors import (
     EngineUnavailable,
     Interrupted,
@@ -29,13 +31,11 @@ from features.errors import (
     WeightsUnreadable,
 )
 from features.extract import ExtractSummary, Progress, extract_features
-from features.litert import LiteRTEngine
-from features.pool import decode_clips
 from features.records import Clip, FrameSampling
-from features.sampling import choose_sampling
-from features.store import done_clips, open_store, read_clip, read_embeddings
-from features.weights import find_backbone
-from features.workerprocess import ClipEnd, WorkerSettings
+from features.store.store import done_clips, open_store, read_clip, read_embeddings
+from features.video.sampling import choose_sampling
+from features.workers.pool import decode_clips
+from features.workers.process import ClipEnd, WorkerSettings
 
 
 def extract(videos: Path, out: Path, weights: Path, **options: Any) -> ExtractSummary:
@@ -214,7 +214,7 @@ def test_a_system_out_of_files_is_an_error_and_not_an_empty_store(
         "import resource, sys\n"
         "sys.path[:0] = ['tests', '.']\n"
         "from test_extract import *\n"
-        "from features.pool import decode_clips\n"
+        "from features.workers.pool import decode_clips\n"
         "settings = WorkerSettings(FrameSampling('stride', 1), 32, None, 'float32', 30.0)\n"
         "clips = [Clip(str(n), Path('none')) for n in range(9)]\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12))\n"
@@ -262,8 +262,8 @@ def test_engines_agree_with_keras_applications(
     """Order, colour and scaling proven against Keras' own preprocessing."""
     import keras
 
-    from features.frames import FrameBatch
-    from features.video import read_frames
+    from features.video.decode import read_frames
+    from features.video.frames import FrameBatch
 
     path = videos / "jump" / "v_jump_g01_c01.avi"
     batch = next(iter(read_frames(path, FrameSampling("uniform", 6), size_px=32)))

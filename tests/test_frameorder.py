@@ -6,11 +6,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.batches import Sequences, sequence_from_vectors
-from pipeline.fitoptions import FitOptions
-from pipeline.fitting import fit_head
-from pipeline.frameorder import reorder_frames, score_orders
-from pipeline.headoptions import HeadOptions
+from pipeline.data.sequences import Sequences, sequence_from_vectors
+from pipeline.heads.headoptions import HeadOptions
+from pipeline.scores.frameorder import reorder_frames, score_orders
+from pipeline.training.fit import fit_head
+from pipeline.training.options import FitOptions
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 99))

@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from stage2_helpers import DIM
 
 from features.errors import HeadUnknown, OptionInvalid, TrainingFailed
-from features.quiet import import_keras
-from pipeline.batches import Sequences, model_inputs, sequence_from_vectors
-from pipeline.epochs import predict_probabilities
-from pipeline.fitoptions import EpochReport, FitOptions
-from pipeline.fitting import Workbench, fit_head
-from pipeline.headmodel import build_head, fit_front, join_halves, prepare
-from pipeline.headoptions import HeadOptions
-from pipeline.heads import HEADS, parse_head
-from pipeline.runs import save_model
-from pipeline.threads import limit_threads
-from pipeline.trainers import BatchTrainer, GraphTrainer, TrainingData, cut_batches
+from features.system.keras import import_keras
+from pipeline.data.sequences import Sequences, model_inputs, sequence_from_vectors
+from pipeline.heads.headoptions import HeadOptions
+from pipeline.heads.model import build_head, fit_front, join_halves, prepare
+from pipeline.heads.registry import HEADS, parse_head
+from pipeline.runs.run import save_model
+from pipeline.training.epochs import predict_probabilities
+from pipeline.training.fit import Workbench, fit_head
+from pipeline.training.options import EpochReport, FitOptions
+from pipeline.training.threads import limit_threads
+from pipeline.training.trainers import BatchTrainer, GraphTrainer, TrainingData, cut_batches
 
 # Every head as it is, and what else it may see.
 EVERY_HEAD = [
@@ -83,7 +83,7 @@ def test_padding_and_company_change_nothing(name: str, tmp_path: Path) -> None:
 
 
 def test_centred_adds_what_a_place_that_stays_cannot_change() -> None:
-    from pipeline.layers import Centred
+    from pipeline.heads.layers import Centred
 
     clips = make_sequences()
     place = np.random.default_rng(3).normal(size=DIM).astype(np.float32)

@@ -15,7 +15,7 @@ import pytest
 from conftest import noisy_frames, write_video
 
 from features.errors import StoreNotFound
-from features.store import find_damage, open_store, parts_folder, read_embeddings
+from features.store.store import find_damage, open_store, parts_folder, read_embeddings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = """
 import sys
 import features.extract
-from features.sampling import choose_sampling
+from features.video.sampling import choose_sampling
 features.extract._COMMIT_SECONDS = 0.0
 videos, out, weights = sys.argv[1:]
 features.extract.extract_features(

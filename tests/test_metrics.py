@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from pipeline.metrics import (
+from pipeline.scores.metrics import (
     balanced_accuracy,
     calibration_error,
     count_confusions,

@@ -11,8 +11,8 @@ import nbformat
 import pytest
 from conftest import TINY_BACKBONE
 
-from pipeline.runs import read_predictions, read_run
-from pipeline.train import train_head
+from pipeline.runs.run import read_predictions, read_run
+from pipeline.training.train import train_head
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "docs" / "notebooks" / "framehead.ipynb"

@@ -9,10 +9,10 @@ import pytest
 from stage2_helpers import make_clip, make_clips
 from test_splits import require_sound
 
+from features.clips.groups import infer_group
 from features.errors import SplitImpossible
-from features.groups import infer_group
 from features.records import ClipRecord
-from pipeline.holdout import split_by_lists
+from pipeline.splits.holdout import split_by_lists
 
 
 def write_ucf_lists(folder: Path) -> None:

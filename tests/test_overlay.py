@@ -21,13 +21,13 @@ from conftest import (
     write_video,
 )
 
-from features.band import Caption, render_band
 from features.errors import OptionInvalid, OutputExists, OutputUnwritable, VideoUnreadable
-from features.overlay import LEAST_WIDTH_PX, write_overlay
 from features.records import Clip, ClipOutcome, FrameArray, VideoFacts
-from features.video import count_frames, read_pictures
-from pipeline.overlay import caption_prediction, choose_fonts, draw_overlays, plan_overlays
-from pipeline.predict import predict_videos
+from features.video.band import Caption, render_band
+from features.video.decode import count_frames, read_pictures
+from features.video.overlay import LEAST_WIDTH_PX, write_overlay
+from pipeline.runs.overlay import caption_prediction, choose_fonts, draw_overlays, plan_overlays
+from pipeline.runs.predict import predict_videos
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="signals and names of Linux")
 
@@ -198,7 +198,7 @@ def test_an_overlay_that_lacks_frames_is_no_overlay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_video(tmp_path / "source.avi", grey_frames(5))
-    monkeypatch.setattr("features.overlay.count_frames", lambda path, on_progress: 3)
+    monkeypatch.setattr("features.video.overlay.count_frames", lambda path, on_progress: 3)
     with pytest.raises(OutputUnwritable, match="every frame; 3 of 5 were written"):
         write_overlay(source, tmp_path / "out.avi", caption(), on_progress=lambda: None)
 
@@ -287,8 +287,8 @@ def run_folder(
     tmp_path_factory: pytest.TempPathFactory, video_folder: Path, tiny_weights: Path
 ) -> Path:
     from features.extract import extract_features
-    from features.sampling import choose_sampling
-    from pipeline.train import train_head
+    from features.video.sampling import choose_sampling
+    from pipeline.training.train import train_head
 
     folder = tmp_path_factory.mktemp("run")
     extract_features(

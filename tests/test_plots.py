@@ -11,11 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import figures, plots
-from pipeline.fitoptions import EpochReport
-from pipeline.intervals import Score
-from pipeline.metrics import reliability_bins
-from pipeline.plots import (
+from pipeline.report import figures, plots
+from pipeline.report.plots import (
     Caption,
     draw_comparison,
     draw_confusions,
@@ -23,6 +20,9 @@ from pipeline.plots import (
     draw_latency,
     draw_reliability,
 )
+from pipeline.scores.intervals import Score
+from pipeline.scores.metrics import reliability_bins
+from pipeline.training.options import EpochReport
 
 figure_module = pytest.importorskip("matplotlib.figure")
 

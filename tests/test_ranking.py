@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.paired import HeadPair, summarise_pairs
-from pipeline.ranking import Ranking, rank_heads
-from pipeline.splits import Split
-from pipeline.trials import Trial, TrialResult
+from pipeline.compare.ranking import Ranking, rank_heads
+from pipeline.compare.trials import Trial, TrialResult
+from pipeline.scores.paired import HeadPair, summarise_pairs
+from pipeline.splits.split import Split
 
 
 def make_result(predicted: list[int], confidence: float = 0.9) -> TrialResult:

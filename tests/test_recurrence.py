@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.quiet import import_keras
+from features.system.keras import import_keras
 
 N_CLIPS, N_FRAMES, DIM, UNITS = 5, 7, 11, 6
 
 
 def make_layers(*, backwards: bool, sequences: bool) -> tuple[Any, Any]:
     keras = import_keras()
-    from pipeline.lstmlayer import FrameLSTM
+    from pipeline.heads.lstm import FrameLSTM
 
     ours = FrameLSTM(UNITS, backwards=backwards, return_sequences=sequences)
     ours.build([(None, None, DIM), (None, None)])

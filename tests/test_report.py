@@ -22,15 +22,15 @@ from stage2_helpers import make_clip, write_store
 
 from features.errors import VideosNotFound
 from features.extract import extract_features
-from features.pictures import MOST_PX, find_videos, take_pictures
 from features.records import ClipRecord, SourceFile
-from features.sampling import choose_sampling
-from features.store import open_store
-from features.text import printable
-from pipeline.compare import compare_heads
-from pipeline.confused import Answer, find_confused
-from pipeline.report import write_run_report
-from pipeline.train import train_head
+from features.store.store import open_store
+from features.system.text import printable
+from features.video.pictures import MOST_PX, find_videos, take_pictures
+from features.video.sampling import choose_sampling
+from pipeline.compare.compare import compare_heads
+from pipeline.report.confused import Answer, find_confused
+from pipeline.report.run import write_run_report
+from pipeline.training.train import train_head
 
 CSP = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 HOSTILE_LABELS = (
@@ -340,7 +340,7 @@ def test_most_often_wrong_comes_first_then_most_confident() -> None:
 def test_long_tables_begin_with_what_is_wrong(
     run_path: Path, store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.report._MOST_ROWS", 3)
+    monkeypatch.setattr("pipeline.report.run._MOST_ROWS", 3)
     shutil.copytree(run_path, tmp_path / "run")
     write_run_report(tmp_path / "run", open_store(store_path))
     page = Page(tmp_path / "run" / "report.html")

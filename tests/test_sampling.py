@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from features.errors import SamplingError
 from features.records import FrameSampling
-from features.sampling import choose_sampling, make_frame_filter, sample_indices
+from features.video.sampling import choose_sampling, make_frame_filter, sample_indices
 
 counts = st.integers(1, 5000)
 

@@ -10,12 +10,12 @@ import pytest
 from stage2_helpers import make_clip, make_clips, write_store
 
 from features.errors import OptionInvalid, SplitImpossible, SplitLeaks
-from features.store import open_store
-from pipeline.leaks import require_no_leaks
-from pipeline.splitchoice import choose_split, choose_splits
-from pipeline.splitfiles import read_split, write_split
-from pipeline.splitrequest import SplitRequest
-from pipeline.splits import Split
+from features.store.store import open_store
+from pipeline.splits.choose import choose_split, choose_splits
+from pipeline.splits.files import read_split, write_split
+from pipeline.splits.leaks import require_no_leaks
+from pipeline.splits.split import Split
+from pipeline.splits.splitrequest import SplitRequest
 
 
 def test_split_files_come_back_whole(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from stage2_helpers import make_clip, make_clips
 
 from features.errors import OptionInvalid, SplitImpossible, SplitLeaks
 from features.records import ClipRecord
-from pipeline.folds import split_into_folds
-from pipeline.grouping import assign_groups, cut_part, groups_are_known
-from pipeline.holdout import split_by_column, split_by_groups
-from pipeline.leaks import find_leaks, require_no_leaks
-from pipeline.splits import Split
+from pipeline.splits.folds import split_into_folds
+from pipeline.splits.groups import assign_groups, cut_part, groups_are_known
+from pipeline.splits.holdout import split_by_column, split_by_groups
+from pipeline.splits.leaks import find_leaks, require_no_leaks
+from pipeline.splits.split import Split
 
 
 @st.composite

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from scipy import special
 
 from features.records import FloatArray
-from pipeline.intervals import bootstrap_interval, difference_interval
-from pipeline.paired import adjust_p_values, compare_pairs, flip_tests
-from pipeline.ranking import rank_heads
-from pipeline.splits import Split
-from pipeline.trials import Trial, TrialResult
+from pipeline.compare.ranking import rank_heads
+from pipeline.compare.trials import Trial, TrialResult
+from pipeline.scores.intervals import bootstrap_interval, difference_interval
+from pipeline.scores.paired import adjust_p_values, compare_pairs, flip_tests
+from pipeline.splits.split import Split
 
 N_CASES = 1000
 

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.commits import commit_clips, lock_store, merge_parts
 from features.errors import (
     OutputUnwritable,
     StoreBusy,
@@ -23,8 +22,6 @@ from features.errors import (
     StoreNotFound,
     StoreUnfinished,
 )
-from features.h5file import read_store_file
-from features.inspect import inspect_store
 from features.records import (
     BackboneSpec,
     ClipEmbedding,
@@ -35,8 +32,11 @@ from features.records import (
     StoreHeader,
     VideoFacts,
 )
-from features.repair import repair_store
-from features.store import (
+from features.store.commit import commit_clips, lock_store, merge_parts
+from features.store.hdf5 import read_store_file
+from features.store.inspect import inspect_store
+from features.store.repair import repair_store
+from features.store.store import (
     done_clips,
     find_damage,
     open_store,
@@ -351,7 +351,7 @@ def test_repair_of_an_unfinished_store(tmp_path: Path) -> None:
 def test_only_one_writer(tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
     code = (
-        "import sys; from pathlib import Path; from features.commits import lock_store\n"
+        "import sys; from pathlib import Path; from features.store.commit import lock_store\n"
         "with lock_store(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(

@@ -10,8 +10,8 @@ import pytest
 from conftest import RunCli
 from stage2_helpers import make_clips, write_store
 
-from pipeline import tensorboard
-from pipeline.train import train_head
+from pipeline.report import tensorboard
+from pipeline.training.train import train_head
 
 
 @pytest.fixture(scope="module")

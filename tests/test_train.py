@@ -24,13 +24,13 @@ from features.errors import (
     SplitLeaks,
     StoreNotFound,
 )
-from features.store import open_store
-from pipeline.batches import load_sequences
-from pipeline.epochs import predict_probabilities
-from pipeline.outputs import staged_file, staged_folder
-from pipeline.runs import load_model, read_predictions, read_run
-from pipeline.splitfiles import read_split
-from pipeline.train import train_head
+from features.store.store import open_store
+from pipeline.data.sequences import load_sequences
+from pipeline.runs.outputs import staged_file, staged_folder
+from pipeline.runs.run import load_model, read_predictions, read_run
+from pipeline.splits.files import read_split
+from pipeline.training.epochs import predict_probabilities
+from pipeline.training.train import train_head
 
 QUICK: dict[str, Any] = {"head": "mean-linear", "epochs": 8, "learning_rate": 0.02}
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.errors import VideoUnreadable
-from features.frames import FrameBatch, resize_frame
 from features.records import FrameArray, FrameSampling, VideoFacts
-from features.sampling import sample_indices
-from features.video import read_frames
+from features.video.decode import read_frames
+from features.video.frames import FrameBatch, resize_frame
+from features.video.sampling import sample_indices
 
 
 def read_all(

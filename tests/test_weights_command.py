@@ -16,12 +16,9 @@ from pathlib import Path
 import pytest
 from conftest import RunCli, parse_json
 
-from features.checks import check_folders, check_weights
-from features.download import download_file, probe_address
-from features.engines import converted_path
-from features.errors import DownloadFailed
-from features.weightfiles import WeightsFile, WeightsSummary
-from features.weights import (
+from features.backbone.download import download_file, probe_address
+from features.backbone.engines import converted_path
+from features.backbone.weights import (
     BUILTIN,
     BUILTIN_ALPHA,
     BUILTIN_SIZE_PX,
@@ -29,6 +26,9 @@ from features.weights import (
     find_backbone,
     imagenet_path,
 )
+from features.errors import DownloadFailed
+from pipeline.doctor.checks import check_folders, check_weights
+from pipeline.doctor.weights import WeightsFile, WeightsSummary
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTENT = bytes(range(256)) * 40

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.batches import Sequences, sequence_from_vectors
-from pipeline.sharing import map_sequences, shared_sequences
-from pipeline.windows import average_windows, cut_windows, join_windows
+from pipeline.data.sequences import Sequences, sequence_from_vectors
+from pipeline.data.sharing import map_sequences, shared_sequences
+from pipeline.data.windows import average_windows, cut_windows, join_windows
 
 
 def number_frames(lengths: list[int]) -> Sequences:

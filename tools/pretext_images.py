@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from features.drawing.brush import random_colour
-from features.drawing.scenery import draw_background, draw_gradient, draw_leaves, draw_noise
-from features.frames import import_cv2
 from features.records import FloatArray, FrameArray
+from features.video.frames import import_cv2
+from pipeline.demo.drawing.brush import random_colour
+from pipeline.demo.drawing.scenery import draw_background, draw_gradient, draw_leaves, draw_noise
 
 _N_POINTS = 6_000
 _N_CHAINS = 200

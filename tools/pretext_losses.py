@@ -7,7 +7,7 @@ from typing import Any
 from pretext_descriptors import WIDTHS, DescriptorLoss
 from pretext_pool import N_CATEGORIES, N_MOMENTS
 
-from features.drawing.skeleton import JOINTS
+from pipeline.demo.drawing.skeleton import JOINTS
 
 # Layers of MobileNetV2 (alpha 0.35) in front of its strides 16 and 32, and their channels.
 TAPS = {"block_6_expand_relu": 96, "block_13_expand_relu": 192}

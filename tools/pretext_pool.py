@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from pretext_images import draw_fractal, draw_system, draw_texture
 
-from features.drawing.actions import ACTIONS
-from features.drawing.rendering import render_frame
-from features.drawing.scenes import draw_actor, draw_scene
-from features.drawing.skeleton import JOINTS
-from features.frames import import_cv2, resize_frame
 from features.records import FrameArray
+from features.video.frames import import_cv2, resize_frame
+from pipeline.demo.drawing.actions import ACTIONS
+from pipeline.demo.drawing.rendering import render_frame
+from pipeline.demo.drawing.scenes import draw_actor, draw_scene
+from pipeline.demo.drawing.skeleton import JOINTS
 
 POOL_PX = 104
 N_CATEGORIES = 400

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 from pretext_pool import POOL_PX, Floats, Pictures
 
-from features.drawing.skeleton import JOINTS
-from features.frames import import_cv2
 from features.records import FloatArray, FrameArray
+from features.video.frames import import_cv2
+from pipeline.demo.drawing.skeleton import JOINTS
 
 # Of the views of pictures without people.
 _MIXED_SHARE = 0.4

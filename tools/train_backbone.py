@@ -33,8 +33,8 @@ from pretext_losses import TAPS, Tasks
 from pretext_pool import Pictures, fill_pool, read_shard
 from pretext_views import make_views
 
-from features.quiet import import_keras
 from features.records import FrameArray
+from features.system.keras import import_keras
 
 ALPHA = 0.35
 SIZE_PX = 96

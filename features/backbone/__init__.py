@@ -1,0 +1,1 @@
+"""The frozen MobileNetV2: its weights, and the engines that execute it."""

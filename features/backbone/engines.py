@@ -1,0 +1,222 @@
+"""What executes the backbone: LiteRT on a CPU, compiled Keras on a GPU.
+
+Both take the same uint8 frames and give the same vectors (cosine above 0.9999).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+
+from features.backbone.model import EXIT_WEIGHTS_UNREADABLE, build_backbone
+from features.backbone.weights import BackboneFiles
+from features.errors import EngineUnavailable, OutputUnwritable, WeightsUnreadable
+from features.records import BackboneSpec, FrameArray
+from features.system.keras import import_keras
+
+_LOG = logging.getLogger("framehead")
+
+EngineName = Literal["litert", "keras"]
+EngineChoice = Literal["auto", "litert", "keras"]
+
+_KERAS_BATCH_FRAMES = {"cpu": 32, "gpu": 256}
+_CONVERSION_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePlan:
+    """Which engine will run, and why that one.
+
+    Attributes
+    ----------
+    name : {"litert", "keras"}
+    reason : str
+        In words for the user.
+    """
+
+    name: EngineName
+    reason: str
+
+
+class KerasEngine:
+    """The backbone as a compiled Keras model, in bfloat16 where there is a GPU.
+
+    Parameters
+    ----------
+    backbone : BackboneFiles
+    """
+
+    def __init__(self, backbone: BackboneFiles) -> None:
+        device = "gpu" if keras_sees_gpu() else "cpu"
+        self.batch_frames = _KERAS_BATCH_FRAMES[device]
+        self._model = build_backbone(
+            backbone.weights_path,
+            alpha=backbone.spec.alpha,
+            size_px=backbone.spec.size_px,
+            compute_dtype="bfloat16" if device == "gpu" else "float32",
+        )
+
+    def embed(self, frames: FrameArray) -> npt.NDArray[np.float32]:
+        """Embed frames; see `features.backbone.litert.Engine.embed`."""
+        n = len(frames)
+        if n < self.batch_frames:
+            # One batch shape only: another one would compile the network anew.
+            filler = np.zeros((self.batch_frames - n, *frames.shape[1:]), np.uint8)
+            frames = np.concatenate([frames, filler])
+        vectors = np.asarray(self._model.predict_on_batch(frames), dtype=np.float32)
+        return vectors[:n]
+
+
+def choose_engine(choice: EngineChoice = "auto") -> EnginePlan:
+    """Decide which engine runs: Keras on a GPU, else LiteRT, else Keras on the CPU.
+
+    Parameters
+    ----------
+    choice : {"auto", "litert", "keras"}, default "auto"
+
+    Returns
+    -------
+    EnginePlan
+
+    Raises
+    ------
+    EngineUnavailable
+        If LiteRT is asked for and not installed.
+    """
+    has_litert = importlib.util.find_spec("ai_edge_litert") is not None
+    if choice == "keras":
+        return EnginePlan("keras", "asked for")
+    if choice == "litert":
+        if not has_litert:
+            raise EngineUnavailable(
+                "--engine litert needs the package ai-edge-litert, which is not installed.",
+                hint="pip install ai-edge-litert (it has no wheel for every platform), or use "
+                "--engine keras",
+            )
+        return EnginePlan("litert", "asked for")
+    if nvidia_driver_sees_gpu():
+        if keras_sees_gpu():
+            return EnginePlan("keras", "Keras sees a GPU")
+        seen = "a GPU is there, but Keras does not see it (pip install 'framehead[gpu]')"
+    else:
+        seen = "no GPU"
+    if has_litert:
+        return EnginePlan("litert", seen)
+    return EnginePlan(
+        "keras", f"{seen}, and LiteRT is not installed: this takes several times longer"
+    )
+
+
+def nvidia_driver_sees_gpu() -> bool:
+    """Ask the NVIDIA driver, without any framework, whether it sees a GPU."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return False
+    return count.value > 0
+
+
+def keras_sees_gpu() -> bool:
+    """Ask Keras' backend whether it computes on a GPU."""
+    keras = import_keras()
+    if keras.backend.backend() == "torch":  # knows no keras.distribution
+        import torch
+
+        return bool(torch.cuda.is_available())
+    # Without a type it lists the fastest kind there is; asking JAX for a GPU it lacks raises.
+    devices: list[str] = keras.distribution.list_devices()
+    return any(device.startswith(("gpu", "cuda")) for device in devices)
+
+
+def engine_version(name: EngineName) -> str:
+    """Return the version of the package that executes the backbone."""
+    if name == "litert":
+        return f"ai-edge-litert {importlib.metadata.version('ai-edge-litert')}"
+    return f"keras {importlib.metadata.version('keras')}"
+
+
+def cache_folder() -> Path:
+    """Return where framehead keeps converted backbones: the user's cache folder."""
+    return Path(platformdirs.user_cache_dir("framehead", appauthor=False))
+
+
+def converted_path(spec: BackboneSpec) -> Path:
+    """Return where a backbone's LiteRT file lies or would lie, named by what made it."""
+    key = f"{spec.weights_sha256} {spec.alpha} {spec.size_px} {_CONVERSION_VERSION}"
+    digest = hashlib.sha256(key.encode()).hexdigest()[:24]
+    return cache_folder() / f"mobilenetv2-{digest}.tflite"
+
+
+def litert_model_path(backbone: BackboneFiles) -> Path:
+    """Return the backbone as a LiteRT file, converting it the first time.
+
+    Parameters
+    ----------
+    backbone : BackboneFiles
+
+    Returns
+    -------
+    Path
+        In the user's cache folder, named by what made it.
+
+    Raises
+    ------
+    WeightsUnreadable
+        If the weights cannot be loaded.
+    EngineUnavailable
+        If the conversion fails for another reason.
+    OutputUnwritable
+        If the cache folder cannot be written.
+    """
+    spec = backbone.spec
+    folder = cache_folder()
+    out = converted_path(spec)
+    if out.is_file():
+        return out
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise OutputUnwritable(
+            f"The cache folder must be writable. Creating '{folder}' failed: {problem}.",
+            hint="set XDG_CACHE_HOME to a folder where you may write",
+        ) from problem
+    _LOG.info("Preparing the backbone for LiteRT (once, 10 to 30 s)")
+    # A process of its own keeps TensorFlow's memory and notices out of this one.
+    here = str(Path(__file__).resolve().parents[2])
+    code = f"import sys; sys.path.insert(0, {here!r}); "
+    code += "from features.backbone.model import main; main()"
+    arguments = [str(backbone.weights_path), str(out), str(spec.alpha), str(spec.size_px)]
+    finished = subprocess.run(
+        [sys.executable, "-P", "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        # Only TensorFlow converts, whichever backend computes.
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+    )
+    if finished.returncode == EXIT_WEIGHTS_UNREADABLE:
+        message, _, hint = finished.stdout.strip().rpartition("\n")
+        raise WeightsUnreadable(message, hint=hint)
+    if finished.returncode or not out.is_file():
+        lines = finished.stderr.strip().splitlines() or ["no reason given"]
+        raise EngineUnavailable(
+            f"Converting the backbone for LiteRT failed: {lines[-1]}.",
+            hint="use --engine keras, which needs no conversion, and report this",
+        )
+    return out

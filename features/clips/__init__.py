@@ -1,0 +1,1 @@
+"""Which clips a video folder holds, who belongs together, and what changed."""

@@ -1,0 +1,139 @@
+"""What an extraction has to do: which clips are new, changed, moved, unchanged, vanished."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from features.backbone.weights import file_sha256
+from features.records import Clip, ClipOutcome, ClipRecord, SourceFile
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractionPlan:
+    """The clips of a folder compared with the rows of a store.
+
+    Attributes
+    ----------
+    to_decode : tuple of Clip
+        New, changed, or to be tried again.
+    already : tuple of ClipOutcome
+        Unchanged clips: "already", or "failed" where they failed before.
+    changed : tuple of str
+        Ids whose file has other content than the store's row.
+    moved : mapping of str to str
+        Old id to new id of files that were renamed or moved.
+    vanished : tuple of str
+        Ids of rows whose file is gone. The rows stay.
+    """
+
+    to_decode: tuple[Clip, ...]
+    already: tuple[ClipOutcome, ...]
+    changed: tuple[str, ...]
+    moved: Mapping[str, str]
+    vanished: tuple[str, ...]
+
+
+def plan_extraction(
+    clips: Sequence[Clip], rows: Sequence[ClipRecord], *, retry_failed: bool = False
+) -> ExtractionPlan:
+    """Compare clips with a store by content.
+
+    A file with the size and modification time of its row is unchanged; with another
+    time it is read and its SHA-256 decides.
+
+    Parameters
+    ----------
+    clips : sequence of Clip
+    rows : sequence of ClipRecord
+        Of the store, finished or not.
+    retry_failed : bool, default False
+        Decode unchanged clips again that failed before.
+
+    Returns
+    -------
+    ExtractionPlan
+    """
+    row_of = {row.clip_id: row for row in rows}
+    ids = {clip.clip_id for clip in clips}
+    lost = {row.clip_id: row for row in rows if row.clip_id not in ids}
+    to_decode: list[Clip] = []
+    already: list[ClipOutcome] = []
+    changed: list[str] = []
+    moved: dict[str, str] = {}
+    for clip in clips:
+        row = row_of.get(clip.clip_id)
+        if row is None:
+            row = _find_moved(clip.path, lost)
+            if row is not None:
+                moved[row.clip_id] = clip.clip_id
+                del lost[row.clip_id]
+        elif not is_unchanged(clip.path, row.source):
+            changed.append(clip.clip_id)
+            row = None
+        if row is None or (row.status == "failed" and retry_failed):
+            to_decode.append(clip)
+        elif row.status == "failed":
+            already.append(ClipOutcome(clip.clip_id, "failed", row.reason))
+        else:
+            already.append(ClipOutcome(clip.clip_id, "already", n_frames=row.n_frames))
+    return ExtractionPlan(
+        tuple(to_decode), tuple(already), tuple(changed), moved, tuple(sorted(lost))
+    )
+
+
+def stat_source(path: Path) -> SourceFile:
+    """Describe a file as it lies on disk, unread; a missing file has size and time 0."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return SourceFile(0, 0, "")
+    return SourceFile(facts.st_size, facts.st_mtime_ns, "")
+
+
+def is_unchanged(path: Path, source: SourceFile) -> bool:
+    """Tell whether a file still has the content that a row was made from."""
+    now = stat_source(path)
+    if now == replace(source, sha256=""):
+        return True
+    # Same size, other time: copied or touched perhaps; only the content can tell.
+    return now.size_bytes == source.size_bytes > 0 and file_sha256(path) == source.sha256
+
+
+def update_row(row: ClipRecord, clips: Mapping[str, Clip], moved: Mapping[str, str]) -> ClipRecord:
+    """Give a row the newest id, label, group and split that its clip has.
+
+    Parameters
+    ----------
+    row : ClipRecord
+    clips : mapping of str to Clip
+        The clips of the folder by id.
+    moved : mapping of str to str
+        Old ids to new ids.
+
+    Returns
+    -------
+    ClipRecord
+        Marked as not current if the clip is not in the folder or CSV.
+    """
+    clip = clips.get(moved.get(row.clip_id, row.clip_id))
+    if clip is None:
+        return replace(row, is_current=False)
+    return replace(
+        row,
+        clip_id=clip.clip_id,
+        label=clip.label,
+        group=clip.group,
+        split=clip.split,
+        is_current=True,
+    )
+
+
+def _find_moved(path: Path, lost: Mapping[str, ClipRecord]) -> ClipRecord | None:
+    size_bytes = stat_source(path).size_bytes
+    same_size = [row for row in lost.values() if row.source.size_bytes == size_bytes > 0]
+    if not same_size:
+        return None
+    sha256 = file_sha256(path)
+    return next((row for row in same_size if row.source.sha256 == sha256), None)

@@ -1,0 +1,1 @@
+"""Embeddings on disk: written whole, read fast, damage seen."""

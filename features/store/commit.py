@@ -1,0 +1,147 @@
+"""Writing a store: lock it, commit clips as part files, merge the parts."""
+
+from __future__ import annotations
+
+import glob
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from features.errors import OutputUnwritable, StoreBusy
+from features.records import ClipRecord, EmbeddedClip, StoreHeader
+from features.store.h5write import write_store_file
+from features.store.hdf5 import clip_crc32, read_pieces
+from features.store.store import Store, open_store, parts_folder
+
+
+@contextmanager
+def lock_store(path: Path) -> Iterator[None]:
+    """Hold a store for writing.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    StoreBusy
+        If another process holds it.
+    OutputUnwritable
+        If the folder of the store cannot be written.
+    """
+    lock_path = path.with_name(f".{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(f"'{path}' is a folder")
+        # Where it cannot be created, a lock would only seem to be taken.
+        lock_path.touch()
+        lock = FileLock(lock_path, timeout=0)
+        lock.acquire()
+    except Timeout as problem:
+        raise StoreBusy(
+            f"Only one process may write to a store. '{path}' is in use by another one.",
+            hint="wait until the other extract-features has ended, or give another --out",
+        ) from problem
+    except OSError as problem:
+        raise OutputUnwritable(
+            f"The store's folder must be writable. Creating '{path}' failed: {problem}.",
+            hint="give --out in a folder where you may write",
+        ) from problem
+    try:
+        # A writer that was killed while it wrote leaves a file that never got its name.
+        for leftover in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):
+            leftover.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
+
+
+def commit_clips(
+    path: Path, header: StoreHeader, pending: Sequence[EmbeddedClip], entry: dict[str, Any]
+) -> None:
+    """Make finished clips safe against anything that happens to this process.
+
+    A commit of no clips marks that an extraction has begun.
+
+    Parameters
+    ----------
+    path : Path
+        The store.
+    header : StoreHeader
+    pending : sequence of EmbeddedClip
+        Vectors must already have the type `header.dtype`.
+    entry : dict
+        History entry of this extraction.
+
+    Raises
+    ------
+    OutputUnwritable
+        If the disk is full or read-only; what was committed before stays.
+    """
+    folder = parts_folder(path)
+    try:
+        folder.mkdir(exist_ok=True)
+        numbers = [int(part.stem.split("-")[1]) for part in folder.glob("part-*.h5")]
+    except OSError as problem:
+        raise OutputUnwritable(
+            f"The store's folder must be writable. Creating '{folder}' failed: {problem}.",
+            hint="give --out in a folder where you may write",
+        ) from problem
+    records = [_with_crc32(clip) for clip in pending]
+    pieces = [clip.embedding for clip in pending if clip.embedding is not None]
+    # A name that never comes again: a merge remembers which parts it has taken in.
+    part = folder / f"part-{max(numbers, default=0) + 1:06d}-{secrets.token_hex(4)}.h5"
+    write_store_file(part, header, records, pieces, [entry])
+
+
+def merge_parts(
+    path: Path, *, update: Callable[[ClipRecord], ClipRecord] = lambda record: record
+) -> Store:
+    """Make one file of a store and its parts.
+
+    Clips stand sorted by id, so the content does not depend on how often the
+    extraction was interrupted. Nothing is written if nothing would change.
+
+    Parameters
+    ----------
+    path : Path
+        The store.
+    update : callable, optional
+        Gives each row its newest label, group, split and, if its file moved, id.
+
+    Returns
+    -------
+    Store
+
+    Raises
+    ------
+    OutputUnwritable
+        If the disk is full; file and parts then stay as they were.
+    """
+    store = open_store(path, allow_unfinished=True)
+    rows = sorted(
+        zip(map(update, store.clips), store.ranges, strict=True), key=lambda row: row[0].clip_id
+    )
+    records = tuple(record for record, _ in rows)
+    if store.n_parts or records != store.clips:
+        pieces = read_pieces(frames for _, frames in rows)
+        parts = [part.name for part in parts_folder(path).glob("part-*.h5")]
+        write_store_file(path, store.header, records, pieces, store.history, merged_parts=parts)
+    shutil.rmtree(parts_folder(path), ignore_errors=True)
+    return open_store(path)
+
+
+def _with_crc32(clip: EmbeddedClip) -> ClipRecord:
+    if clip.embedding is None:
+        return clip.record
+    crc = clip_crc32(
+        clip.embedding.vectors, clip.embedding.timestamps_seconds, clip.embedding.frame_indices
+    )
+    return replace(clip.record, crc32=crc)

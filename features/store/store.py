@@ -1,0 +1,338 @@
+"""The store: embeddings of many clips, and how they were made.
+
+A finished store is one HDF5 file. While an extraction runs, each commit is a small
+file of the same format in the folder ``STORE.h5.parts``; at the end all of them are
+merged into the one file, which replaces the old one in a single rename. Killing the
+process at any instant therefore loses only clips that were not committed, and a
+reader sees the file and the parts as one store at any time.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.errors import (
+    OutputExists,
+    StoreDamaged,
+    StoreMismatch,
+    StoreNotFound,
+    StoreUnfinished,
+)
+from features.records import ClipEmbedding, ClipRecord, StoreHeader
+from features.store.hdf5 import (
+    StoreFile,
+    clip_crc32,
+    is_hdf5,
+    read_frame_range,
+    read_store_file,
+    read_vectors_into,
+)
+from features.store.ranges import FrameRange, coalesce
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A store that is open for reading.
+
+    Attributes
+    ----------
+    path : Path
+        As the user names it, also while only its parts exist.
+    header : StoreHeader
+    clips : tuple of ClipRecord
+        Sorted by `clip_id`, failed clips included.
+    ranges : tuple of FrameRange
+        Where the embeddings of each clip lie, aligned with `clips`.
+    history : tuple of dict
+        One entry per extraction that added to the store.
+    n_parts : int
+        Part files not yet merged; above 0 while an extraction runs or after it was
+        killed.
+    """
+
+    path: Path
+    header: StoreHeader
+    clips: tuple[ClipRecord, ...]
+    ranges: tuple[FrameRange, ...]
+    history: tuple[dict[str, Any], ...]
+    n_parts: int
+
+    def __repr__(self) -> str:
+        """Show the size instead of the rows."""
+        return f"Store({str(self.path)!r}, clips={len(self.clips)}, n_parts={self.n_parts})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Embeddings:
+    """Embeddings of several clips, one clip after another.
+
+    Attributes
+    ----------
+    vectors : ndarray of float16 or float32, shape (total_frames, embedding_dim)
+    starts : ndarray of int64, shape (n_clips + 1,)
+        Clip `i` owns the rows ``starts[i]:starts[i + 1]``.
+    """
+
+    vectors: npt.NDArray[np.floating[Any]]
+    starts: npt.NDArray[np.int64]
+
+    def __repr__(self) -> str:
+        """Show shapes instead of numbers."""
+        return f"Embeddings(n_clips={len(self.starts) - 1}, vectors={self.vectors.shape})"
+
+
+def parts_folder(path: Path) -> Path:
+    """Return where the commits of an unfinished extraction lie."""
+    return path.with_name(f"{path.name}.parts")
+
+
+def open_store(path: str | Path, *, allow_unfinished: bool = False) -> Store:
+    """Open a store for reading.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file given to ``extract-features --out``.
+    allow_unfinished : bool, default False
+        Open it also while an extraction runs or after one was killed, with every clip
+        that was committed. Results on such a part of the clips would mislead, so that
+        it must be asked for.
+
+    Returns
+    -------
+    Store
+
+    Raises
+    ------
+    StoreNotFound
+        If there is neither the file nor parts of it.
+    StoreUnfinished
+        If there are commits that are not merged, unless `allow_unfinished`.
+    StoreDamaged
+        If a file is truncated or fails its checksum.
+    StoreMismatch
+        If parts were made with other settings than the file.
+    """
+    store_path = Path(path)
+    files = _read_files(store_path)
+    if not files:
+        is_folder = store_path.is_dir()
+        raise StoreNotFound(
+            "A store must be an HDF5 file made by extract-features. "
+            f"'{store_path}' {'is a folder' if is_folder else 'does not exist'}.",
+            hint="give the file named by extract-features --out"
+            if is_folder
+            else f"make it: framehead extract-features VIDEOS --out '{store_path}'",
+        )
+    header = files[0].header
+    for file in files[1:]:
+        require_same_settings(header, file.header, where=str(file.path))
+    n_parts = len(files) - int(files[0].path == store_path)
+    if n_parts and not allow_unfinished:
+        raise StoreUnfinished(
+            f"A store must be finished before it is used. '{store_path}' has {n_parts} commits "
+            "of an extraction that was interrupted or still runs.",
+            hint="run the same extract-features command again: it goes on where it was",
+        )
+    # A later commit of the same clip stands for the newer content.
+    newest = {
+        record.clip_id: (record, FrameRange(file.path, offset, record.n_frames))
+        for file in files
+        for record, offset in zip(file.clips, file.offsets, strict=True)
+    }
+    rows = [newest[clip_id] for clip_id in sorted(newest)]
+    history: list[dict[str, Any]] = []
+    for file in files:
+        history.extend(entry for entry in file.history if entry not in history)
+    return Store(
+        path=store_path,
+        header=header,
+        clips=tuple(record for record, _ in rows),
+        ranges=tuple(frames for _, frames in rows),
+        history=tuple(history),
+        n_parts=n_parts,
+    )
+
+
+def done_clips(store: Store) -> tuple[ClipRecord, ...]:
+    """Return the clips that have embeddings and are still wanted, sorted by `clip_id`.
+
+    Left out are failed clips, and those that the folder or CSV of the last extraction no
+    longer held.
+    """
+    return tuple(clip for clip in store.clips if is_usable(clip))
+
+
+def is_usable(clip: ClipRecord) -> bool:
+    """Tell whether a clip has embeddings and is still wanted."""
+    return clip.status == "done" and clip.is_current
+
+
+def read_embeddings(
+    store: Store, clips: Sequence[ClipRecord] | None = None, *, dtype: str | None = None
+) -> Embeddings:
+    """Read the embeddings of many clips into one array.
+
+    Parameters
+    ----------
+    store : Store
+    clips : sequence of ClipRecord, optional
+        Rows of `store`, in the order wanted. By default those of `done_clips`.
+    dtype : {"float16", "float32"}, optional
+        Type to convert to; by default the stored one.
+
+    Returns
+    -------
+    Embeddings
+
+    Raises
+    ------
+    StoreDamaged
+        If a file cannot be read.
+    """
+    rows = zip(store.clips, store.ranges, strict=True)
+    if clips is None:
+        ranges = [place for clip, place in rows if is_usable(clip)]
+    else:
+        by_id = {clip.clip_id: place for clip, place in rows}
+        ranges = [by_id[clip.clip_id] for clip in clips]
+    starts = np.zeros(len(ranges) + 1, dtype=np.int64)
+    np.cumsum([item.n_frames for item in ranges], out=starts[1:])
+    stored = np.empty(
+        (int(starts[-1]), store.header.backbone.embedding_dim), dtype=store.header.dtype
+    )
+    read_vectors_into(coalesce(ranges), stored)
+    return Embeddings(stored if dtype is None else stored.astype(dtype, copy=False), starts)
+
+
+def read_clip(store: Store, clip_id: str) -> ClipEmbedding:
+    """Read one clip: embeddings, timestamps and frame indices.
+
+    Parameters
+    ----------
+    store : Store
+    clip_id : str
+
+    Returns
+    -------
+    ClipEmbedding
+        In the stored types; no rows if the clip failed.
+
+    Raises
+    ------
+    KeyError
+        If the store has no such clip.
+    StoreDamaged
+        If the file cannot be read.
+    """
+    for record, place in zip(store.clips, store.ranges, strict=True):
+        if record.clip_id == clip_id:
+            return read_frame_range(place)
+    raise KeyError(clip_id)
+
+
+def find_damage(store: Store) -> tuple[str, ...]:
+    """Compare every clip's arrays with its checksum.
+
+    The clip table itself was checked when the store was opened.
+
+    Parameters
+    ----------
+    store : Store
+
+    Returns
+    -------
+    tuple of str
+        Ids of the clips whose embeddings, timestamps or frame indices changed.
+    """
+    damaged = []
+    for record, place in zip(store.clips, store.ranges, strict=True):
+        try:
+            piece = read_frame_range(place)
+        except StoreDamaged:
+            damaged.append(record.clip_id)
+            continue
+        crc = clip_crc32(piece.vectors, piece.timestamps_seconds, piece.frame_indices)
+        if record.status == "done" and crc != record.crc32:
+            damaged.append(record.clip_id)
+    return tuple(damaged)
+
+
+def require_same_settings(have: StoreHeader, want: StoreHeader, *, where: str) -> None:
+    """Refuse to mix embeddings that were made in different ways.
+
+    Parameters
+    ----------
+    have, want : StoreHeader
+        Of the store, and of what is to be added to it or compared with it.
+    where : str
+        The store's path, for the message.
+
+    Raises
+    ------
+    StoreMismatch
+        If the fingerprints differ; names every setting that does.
+    """
+    if have.fingerprint == want.fingerprint:
+        return
+    differences = "; ".join(
+        f"{name}: store {mine}, asked {theirs}"
+        for name, mine, theirs in _differing_fields(have, want)
+    )
+    raise StoreMismatch(
+        "Embeddings of one store must be made in one way. "
+        f"'{where}' has fingerprint {have.fingerprint[:12]}, the settings asked for have "
+        f"{want.fingerprint[:12]} ({differences}).",
+        hint="repeat the store's settings, give another --out, or --overwrite to start anew",
+    )
+
+
+def remove_store(path: Path) -> None:
+    """Delete a store and its parts, if there are any.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    OutputExists
+        If the file is not HDF5: it may be a video, or somebody's work.
+    """
+    if path.is_file() and not is_hdf5(path):
+        raise OutputExists(
+            f"--overwrite replaces only a store. '{path}' is a file of another kind.",
+            hint="give another --out, or delete that file yourself",
+        )
+    path.unlink(missing_ok=True)
+    shutil.rmtree(parts_folder(path), ignore_errors=True)
+
+
+def _read_files(path: Path) -> list[StoreFile]:
+    files = [read_store_file(path)] if path.is_file() else []
+    merged = files[0].merged_parts if files else ()
+    for part in sorted(parts_folder(path).glob("part-*.h5")):
+        if part.name in merged:  # the merge was killed before it could delete them
+            continue
+        try:
+            files.append(read_store_file(part))
+        except FileNotFoundError:
+            # The writer has just merged its parts; the file now holds all of them.
+            return _read_files(path)
+    return files
+
+
+def _differing_fields(have: Any, want: Any, prefix: str = "") -> Iterable[tuple[str, Any, Any]]:
+    for item in fields(have):
+        mine, theirs = getattr(have, item.name), getattr(want, item.name)
+        if is_dataclass(mine) and not hasattr(mine, "strategy"):
+            yield from _differing_fields(mine, theirs, prefix=f"{item.name}.")
+        elif mine != theirs:
+            yield f"{prefix}{item.name}", mine, theirs

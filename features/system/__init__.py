@@ -1,0 +1,1 @@
+"""What the machine and its libraries offer: cores, processes, files, Keras, text."""

@@ -1,0 +1,1 @@
+"""Video files in, pictures out; and pictures back into video files."""

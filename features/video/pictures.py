@@ -1,0 +1,123 @@
+"""Pictures of clips: the middle one of the embedded frames, as a small JPEG, for reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from features.errors import FrameHeadError
+from features.records import Clip, ClipRecord, FrameSampling, SourceFile
+from features.store.store import Store, read_clip
+from features.workers.pool import decode_clips, default_n_workers
+from features.workers.process import ClipRows, WorkerSettings
+
+MOST_PX = 320
+_STALL_SECONDS = 10.0
+_NO_FOLDER = "the store does not say where the videos lie; --videos DIR does"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Picture:
+    """A picture of a clip, or why there is none.
+
+    Attributes
+    ----------
+    jpeg : bytes
+        A JPEG file; empty if there is no picture.
+    problem : str
+        Why there is none; empty otherwise.
+    """
+
+    jpeg: bytes
+    problem: str
+
+
+def find_videos(store: Store) -> Path | None:
+    """Tell which folder a store's clips were read from.
+
+    Parameters
+    ----------
+    store : Store
+
+    Returns
+    -------
+    Path or None
+        Of the last extraction; None if the store does not say.
+    """
+    folders = [entry["videos"] for entry in store.history if "videos" in entry]
+    return Path(folders[-1]) if folders else None
+
+
+def take_pictures(
+    store: Store, clip_ids: Iterable[str], *, videos: Path | None = None
+) -> dict[str, Picture]:
+    """Decode the middle one of the embedded frames of some clips.
+
+    Decoding happens in worker processes, as in an extraction. Nothing is raised for a clip
+    without a picture: its file may be gone, or hold something else than what was embedded.
+
+    Parameters
+    ----------
+    store : Store
+    clip_ids : iterable of str
+        Clips of the store that have embeddings.
+    videos : Path, optional
+        Where the video folder lies now; by default where it lay.
+
+    Returns
+    -------
+    dict of str to Picture
+        By clip id.
+    """
+    wanted = set(clip_ids)
+    records = {clip.clip_id: clip for clip in store.clips if clip.clip_id in wanted}
+    folder = videos or find_videos(store)
+    if folder is None:
+        return dict.fromkeys(records, Picture(b"", _NO_FOLDER))
+    try:
+        return _decode(store, records.values(), folder)
+    except FrameHeadError as problem:  # no worker can work at all: no reason to lose a result
+        return dict.fromkeys(records, Picture(b"", problem.message))
+
+
+def _decode(store: Store, records: Iterable[ClipRecord], folder: Path) -> dict[str, Picture]:
+    sources = {clip.clip_id: clip.source for clip in records}
+    clips = [Clip(clip_id, folder / clip_id) for clip_id in sources]
+    settings = WorkerSettings(
+        sampling=FrameSampling("stride", 1.0),
+        size_px=MOST_PX,
+        model_path=None,
+        dtype="float32",
+        stall_seconds=_STALL_SECONDS,
+        picture_of={clip_id: _middle_frame(store, clip_id) for clip_id in sources},
+    )
+    coded: dict[str, bytes] = {}
+    pictures: dict[str, Picture] = {}
+    events = decode_clips(clips, settings, n_workers=_choose_n_workers(clips))
+    with closing(events):
+        for event in events:
+            clip_id = event.clip.clip_id
+            if isinstance(event, ClipRows):
+                coded[clip_id] = event.rows.tobytes()
+                continue
+            problem = event.failure or _compare_files(event.source, sources[clip_id])
+            pictures[clip_id] = Picture(b"" if problem else coded.pop(clip_id), problem)
+    return pictures
+
+
+def _choose_n_workers(clips: Sequence[Clip]) -> int:
+    # Starting a worker takes longer than decoding a few short clips.
+    return min(default_n_workers(), 1 + len(clips) // 4)
+
+
+def _middle_frame(store: Store, clip_id: str) -> int:
+    indices = read_clip(store, clip_id).frame_indices
+    return int(indices[len(indices) // 2])
+
+
+def _compare_files(now: SourceFile, then: SourceFile) -> str:
+    if now.sha256 == then.sha256:
+        return ""
+    return "the file is another one than when it was embedded"

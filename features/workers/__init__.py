@@ -1,0 +1,1 @@
+"""Processes that decode clips, each of which may die without harm."""

@@ -1,0 +1,218 @@
+"""A decode worker: a process that decodes clips and, on a CPU, embeds them as well.
+
+It is started by `features.workers.pool` and talks over its standard input and output. A file
+that crashes, hangs or bloats the decoder harms this process only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from features.backbone.litert import Engine, LiteRTEngine
+from features.errors import FrameHeadError, VideoUnreadable
+from features.records import FrameSampling, VideoFacts
+from features.video.band import Caption
+from features.video.decode import LACKS_MEMORY, read_frames, read_picture
+from features.video.frames import FrameBatch, import_cv2
+from features.video.overlay import write_overlay
+from features.workers.protocol import receive_message, send_message
+
+_ALIVE_SECONDS = 1.0
+_FRAMES_PER_MESSAGE = 32
+# A picture is a courtesy: nobody is kept waiting for one.
+_MOST_PICTURE_SECONDS = 5.0
+
+
+def serve(requests: BinaryIO, replies: BinaryIO) -> None:
+    """Answer requests until the parent closes the pipe.
+
+    Parameters
+    ----------
+    requests : binary file
+        First a message with the settings, then one per clip, see `features.workers.pool`.
+    replies : binary file
+    """
+    first = receive_message(requests)
+    if first is None:
+        return
+    settings = first[0]
+    try:
+        import_cv2()
+        engine = LiteRTEngine(Path(settings["model_path"])) if settings["model_path"] else None
+    except (FrameHeadError, ImportError, OSError, ValueError) as problem:
+        hint = problem.hint if isinstance(problem, FrameHeadError) else ""
+        text = problem.message if isinstance(problem, FrameHeadError) else str(problem)
+        send_message(
+            replies,
+            {"kind": "broken", "error": type(problem).__name__, "message": text, "hint": hint},
+        )
+        return
+    _bound_memory(settings["memory_bytes"])
+    send_message(replies, {"kind": "ready"})
+    while (request := receive_message(requests)) is not None:
+        _answer(request[0], settings, engine, replies)
+
+
+def _answer(
+    request: dict[str, Any], settings: dict[str, Any], engine: Engine | None, replies: BinaryIO
+) -> None:
+    path = Path(os.fsdecode(bytes.fromhex(request["path_hex"])))
+    alive = _Heartbeat(lambda: send_message(replies, {"kind": "alive"}))
+    try:
+        if "frame_index" in request:
+            facts = _send_picture(path, request["frame_index"], settings["size_px"], replies)
+        elif "caption" in request:
+            target = Path(os.fsdecode(bytes.fromhex(request["overlay_hex"])))
+            facts = write_overlay(
+                path, target, Caption(**request["caption"]), on_progress=alive.beat
+            )
+        else:
+            send_message(replies, {"kind": "hashed", **_describe_file(path, alive.beat)})
+            facts = _send_frames(path, settings, engine, replies, alive)
+    except (FrameHeadError, OSError, MemoryError, ArithmeticError, ValueError) as problem:
+        reason = problem.message if isinstance(problem, FrameHeadError) else _say(problem)
+        # Once memory has run out, what is left of it cannot be relied on.
+        is_exhausted = isinstance(problem, MemoryError) or LACKS_MEMORY in reason
+        send_message(replies, {"kind": "failed", "reason": reason, "is_exhausted": is_exhausted})
+        return
+    send_message(replies, {"kind": "end", **facts_to_message(facts)})
+
+
+def _send_frames(
+    path: Path,
+    settings: dict[str, Any],
+    engine: Engine | None,
+    replies: BinaryIO,
+    alive: _Heartbeat,
+) -> VideoFacts:
+    sampling = FrameSampling(**settings["sampling"])
+    most_frames = engine.batch_frames if engine else _FRAMES_PER_MESSAGE
+    facts = VideoFacts()
+    for item in read_frames(
+        path,
+        sampling,
+        size_px=settings["size_px"],
+        most_frames=most_frames,
+        on_progress=alive.beat,
+    ):
+        if isinstance(item, VideoFacts):
+            facts = item
+            continue
+        send_message(
+            replies,
+            {
+                "kind": "frames",
+                "timestamps_seconds": item.timestamps_seconds.tolist(),
+                "frame_indices": item.frame_indices.tolist(),
+            },
+            _rows(item, engine, settings["dtype"]),
+        )
+        alive.beat()
+    return facts
+
+
+def _send_picture(path: Path, frame_index: int, most_px: int, replies: BinaryIO) -> VideoFacts:
+    started = time.monotonic()
+
+    def stop_in_time() -> None:
+        if time.monotonic() - started > _MOST_PICTURE_SECONDS:
+            raise VideoUnreadable(f"it takes more than {_MOST_PICTURE_SECONDS:g} s to reach it")
+
+    send_message(replies, {"kind": "hashed", **_describe_file(path, stop_in_time)})
+    jpeg = read_picture(path, frame_index, most_px=most_px, on_progress=stop_in_time)
+    message = {"kind": "frames", "timestamps_seconds": [], "frame_indices": [frame_index]}
+    send_message(replies, message, jpeg)
+    return VideoFacts()
+
+
+def _rows(batch: FrameBatch, engine: Engine | None, dtype: str) -> Any:
+    if engine is None:
+        return batch.frames
+    return engine.embed(batch.frames).astype(np.dtype(dtype), copy=False)
+
+
+def _bound_memory(n_bytes: int) -> None:
+    # Windows has no such limit. Address space is not bounded: what is mapped is not used.
+    with suppress(ImportError):
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        most = n_bytes if hard == resource.RLIM_INFINITY else min(n_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+
+
+class _Heartbeat:
+    """Says at most once a second that work goes on, so that a hang can be told from it."""
+
+    def __init__(self, say_alive: Callable[[], None]) -> None:
+        self._say_alive = say_alive
+        self._last = time.monotonic()
+
+    def beat(self) -> None:
+        now = time.monotonic()
+        if now - self._last > _ALIVE_SECONDS:
+            self._last = now
+            self._say_alive()
+
+
+def facts_to_message(facts: VideoFacts) -> dict[str, Any]:
+    """Lay facts out for the protocol; `VideoFacts(**message)` brings them back."""
+    return {
+        "n_frames_header": facts.n_frames_header,
+        "n_frames_decoded": facts.n_frames_decoded,
+        "fps_header": facts.fps_header,
+        "width_px": facts.width_px,
+        "height_px": facts.height_px,
+    }
+
+
+def _describe_file(path: Path, beat: Callable[[], None]) -> dict[str, Any]:
+    """Lay out a `SourceFile`, taken before decoding: a file that changes meanwhile is seen."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        facts = os.fstat(file.fileno())
+        while block := file.read(1 << 20):
+            digest.update(block)
+            beat()
+    return {
+        "size_bytes": facts.st_size,
+        "mtime_ns": facts.st_mtime_ns,
+        "sha256": digest.hexdigest(),
+    }
+
+
+def _say(problem: Exception) -> str:
+    if isinstance(problem, FileNotFoundError):
+        return "the file does not exist"
+    if isinstance(problem, MemoryError):
+        return f"decoding {LACKS_MEMORY}"
+    if isinstance(problem, OSError):
+        return f"the file cannot be read: {problem.strerror or problem}"
+    return f"decoding failed: {type(problem).__name__}: {problem}"
+
+
+def main() -> None:
+    """Serve on standard input and output, with every other output silenced."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    requests = sys.stdin.buffer
+    replies = os.fdopen(os.dup(1), "wb")
+    # Whatever a library prints would break the protocol: it goes where the errors go.
+    os.dup2(2, 1)
+    try:
+        serve(requests, replies)
+    except BrokenPipeError:
+        os._exit(1)  # the parent is gone; there is nobody left to tell
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""One decode worker, seen from its parent: a process that may crash, hang or be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from features import errors
+from features.errors import EngineUnavailable
+from features.records import Clip, FrameSampling, SourceFile, VectorDtype, VideoFacts
+from features.video.band import Caption
+from features.workers.protocol import receive_message, send_message
+
+DEFAULT_MEMORY_BYTES = 2 * 2**30
+
+_START_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What every worker does with a clip.
+
+    Attributes
+    ----------
+    sampling : FrameSampling
+    size_px : int
+    model_path : Path or None
+        LiteRT model with which the worker embeds; None to send frames instead.
+    dtype : {"float16", "float32"}
+        Type of the embeddings that a worker sends.
+    stall_seconds : float
+        A clip without progress for this long is given up.
+    memory_bytes : int
+        Most memory that a worker may take for data, where the system can bound it.
+    picture_of : mapping of str to int
+        Clips, by id, of which a JPEG of one frame is wanted instead, and which frame.
+    overlay_of : mapping of str to (Path, Caption)
+        Clips, by id, of which a copy with a band is wanted instead: where to write it, and
+        what the band says.
+    """
+
+    sampling: FrameSampling
+    size_px: int
+    model_path: Path | None
+    dtype: VectorDtype
+    stall_seconds: float
+    memory_bytes: int = DEFAULT_MEMORY_BYTES
+    picture_of: Mapping[str, int] = field(default_factory=dict)
+    overlay_of: Mapping[str, tuple[Path, Caption]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ClipRows:
+    """Some consecutive rows of a clip: embeddings, frames to be embedded, or a JPEG's bytes."""
+
+    clip: Clip
+    rows: npt.NDArray[Any]
+    timestamps_seconds: list[float]
+    frame_indices: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipEnd:
+    """The end of a clip.
+
+    Attributes
+    ----------
+    clip : Clip
+    source : SourceFile
+        The file as it was when decoding began; all zero if it could not be read.
+    facts : VideoFacts
+    failure : str
+        Why the clip failed; empty if it did not. Its rows, if any came, are void.
+    """
+
+    clip: Clip
+    source: SourceFile
+    facts: VideoFacts
+    failure: str
+
+
+class DecodeWorker:
+    """One worker process, seen from its parent."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._has_stalled = False
+        self._chatter = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        here = str(Path(__file__).resolve().parents[2])
+        # Not multiprocessing: that would import the caller's main module once more, which
+        # breaks scripts without a main guard, and notebooks.
+        code = f"import sys; sys.path.insert(0, {here!r}); "
+        code += "from features.workers.main import main; main()"
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # FFmpeg and XNNPACK chatter; only a crash makes it worth reading.
+            stderr=self._chatter,
+            # Ctrl-C in a terminal reaches a whole process group; the parent handles it alone.
+            start_new_session=True,
+        )
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the next clip may be given to it."""
+        return not self._has_stalled and self._process.poll() is None
+
+    def greet(self) -> None:
+        """Send the settings and wait until the worker is ready."""
+        settings = self._settings
+        message = {
+            "sampling": asdict(settings.sampling),
+            "size_px": settings.size_px,
+            "model_path": str(settings.model_path or ""),
+            "dtype": settings.dtype,
+            "memory_bytes": settings.memory_bytes,
+        }
+        reply = None
+        with suppress(OSError):
+            self._send(message)
+            reply = self._receive(_START_SECONDS)
+        if reply is None:
+            raise EngineUnavailable(
+                f"A decode worker must start. It ended with {self._how_it_ended()}.",
+                hint="check that 'python -c \"import cv2\"' works, and that memory is free",
+            )
+        if reply[0]["kind"] == "broken":
+            kind = getattr(errors, reply[0]["error"], EngineUnavailable)
+            raise kind(reply[0]["message"], hint=reply[0]["hint"])
+
+    def decode(self, clip: Clip) -> Iterator[ClipRows | ClipEnd]:
+        """Decode one clip; ends with a `ClipEnd` whatever happens to the process."""
+        source = SourceFile(0, 0, "")
+        request: dict[str, Any] = {"path_hex": os.fsencode(clip.path).hex()}
+        if clip.clip_id in self._settings.picture_of:
+            request["frame_index"] = self._settings.picture_of[clip.clip_id]
+        if clip.clip_id in self._settings.overlay_of:
+            target, caption = self._settings.overlay_of[clip.clip_id]
+            request["overlay_hex"] = os.fsencode(target).hex()
+            request["caption"] = asdict(caption)
+        with suppress(OSError):  # a dead process shows itself at the first read
+            self._send(request)
+        while (reply := self._receive(self._settings.stall_seconds)) is not None:
+            message, rows = reply
+            kind = message.pop("kind")
+            if kind == "frames" and rows is not None:
+                yield ClipRows(clip, rows, **message)
+            elif kind == "hashed":
+                source = SourceFile(**message)
+            elif kind == "failed":
+                if message["is_exhausted"]:
+                    self.kill()
+                yield _failed(clip, source, message["reason"])
+                return
+            elif kind == "end":
+                yield ClipEnd(clip, source, VideoFacts(**message), "")
+                return
+        ended = self._how_it_ended()
+        self.kill()
+        if self._has_stalled:
+            reason = f"decoding made no progress for {self._settings.stall_seconds:g} s"
+        else:
+            reason = f"the decoder crashed with {ended}"
+        yield _failed(clip, source, reason)
+
+    def kill(self) -> None:
+        """End the process at once; whoever waits for it sees its pipe close."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with suppress(OSError):
+                    stream.close()
+
+    def close(self) -> None:
+        """End the process and free what belongs to it."""
+        self.kill()
+        self._chatter.close()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        stream = self._process.stdin
+        if stream is not None:
+            send_message(stream, message)
+
+    def _receive(self, seconds: float) -> tuple[dict[str, Any], npt.NDArray[Any] | None] | None:
+        # Killing the process is what ends a read that waits for it.
+        watchdog = threading.Timer(seconds, self._give_up)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            stream = self._process.stdout
+            return None if stream is None else receive_message(stream)
+        except ValueError:  # closed by kill() from another thread
+            return None
+        finally:
+            watchdog.cancel()
+
+    def _give_up(self) -> None:
+        self._has_stalled = True
+        self._process.kill()
+
+    def _how_it_ended(self) -> str:
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return "its pipe closed"
+        if code >= 0:
+            self._chatter.seek(0)
+            lines = self._chatter.read().decode(errors="replace").strip().splitlines()
+            return f"exit code {code}" + (f" ({lines[-1]})" if lines else "")
+        with suppress(ValueError):
+            return f"signal {-code} ({signal.Signals(-code).name})"
+        return f"signal {-code}"
+
+
+def _failed(clip: Clip, source: SourceFile, reason: str) -> ClipEnd:
+    # A file that went away meanwhile is to be tried again as soon as it is back.
+    known = source if clip.path.exists() else SourceFile(0, 0, "")
+    return ClipEnd(clip, known, VideoFacts(), reason)

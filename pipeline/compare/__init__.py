@@ -1,0 +1,1 @@
+"""Many heads on the same splits, side by side, ranked."""

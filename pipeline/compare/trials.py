@@ -1,0 +1,256 @@
+"""One trial of a comparison: one head, one seed, one split; and the process that runs many."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.errors import FrameHeadError, TrainingFailed
+from pipeline.data.sequences import Sequences, sequence_from_vectors, take_clips
+from pipeline.data.sharing import map_sequences
+from pipeline.heads.headoptions import HeadOptions
+from pipeline.runs.outputs import report_unwritable, write_json
+from pipeline.scores.frameorder import score_orders
+from pipeline.scores.metrics import hits_in_top
+from pipeline.splits.files import split_from_json, split_to_json
+from pipeline.splits.split import Split
+from pipeline.training.epochs import predict_clips
+from pipeline.training.fit import Workbench, fit_head
+from pipeline.training.options import FitOptions
+
+# Single clips timed for the latency, after one that warms up.
+_TIMED_CLIPS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What one trial does.
+
+    Attributes
+    ----------
+    head : str
+    seed : int
+    fold : int
+        Index into the splits of the plan, from 0.
+    key : str
+        Digest of everything that decides the result.
+    """
+
+    head: str
+    seed: int
+    fold: int
+    key: str
+
+    @property
+    def file_name(self) -> str:
+        """Name of the trial's result in the folder of trials."""
+        head = self.head.replace(":", "-")  # which some file systems refuse
+        return f"{head}-seed{self.seed}-fold{self.fold}-{self.key[:12]}.json"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class TrialPlan:
+    """What all trials of a comparison share.
+
+    Attributes
+    ----------
+    store_path : str
+    classes : tuple of str
+    splits : tuple of Split
+    head_options : HeadOptions
+    fit_options : FitOptions
+    folder : Path
+        Where results go.
+    """
+
+    store_path: str
+    classes: tuple[str, ...]
+    splits: tuple[Split, ...]
+    head_options: HeadOptions
+    fit_options: FitOptions
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class TrialResult:
+    """What one trial found; lists are aligned with the test part of its split.
+
+    Attributes
+    ----------
+    predicted : list of int
+        Class indices.
+    confidence : list of float
+        Probability of the predicted class.
+    in_top5 : list of bool
+    backwards, shuffled : float
+        Accuracy on clips in another order of frames, see `pipeline.scores.frameorder`.
+    n_parameters : int
+    epochs_run, best_epoch : int
+    train_seconds : float
+        Of `fit_head`, the compilation of the head included.
+    latency_ms : float
+        Median milliseconds for one clip alone, embeddings at hand.
+    """
+
+    predicted: list[int]
+    confidence: list[float]
+    in_top5: list[bool]
+    backwards: float
+    shuffled: float
+    n_parameters: int
+    epochs_run: int
+    best_epoch: int
+    train_seconds: float
+    latency_ms: float
+
+
+def run_trial(
+    plan: TrialPlan, trial: Trial, sequences: Sequences, workbench: Workbench | None = None
+) -> TrialResult:
+    """Train and test one head.
+
+    Parameters
+    ----------
+    plan : TrialPlan
+    trial : Trial
+    sequences : Sequences
+        All clips of all splits.
+    workbench : Workbench, optional
+        Where compiled heads are kept from trial to trial; does not change results.
+
+    Returns
+    -------
+    TrialResult
+
+    Raises
+    ------
+    TrainingFailed
+        If a loss is not finite.
+    """
+    split = plan.splits[trial.fold]
+    started = time.perf_counter()
+    fitted = fit_head(
+        take_clips(sequences, split.train),
+        take_clips(sequences, split.val),
+        head=trial.head,
+        n_classes=len(plan.classes),
+        seed=trial.seed,
+        head_options=plan.head_options,
+        fit_options=plan.fit_options,
+        workbench=workbench,
+    )
+    train_seconds = time.perf_counter() - started
+    test = take_clips(sequences, split.test)
+    probabilities = predict_clips(fitted.model, test, plan.head_options)
+    orders = score_orders(fitted.model, test, plan.head_options, seed=trial.seed)
+    return TrialResult(
+        predicted=probabilities.argmax(axis=1).tolist(),
+        confidence=np.round(probabilities.max(axis=1).astype(float), 6).tolist(),
+        in_top5=hits_in_top(probabilities, test.class_indices, 5).tolist(),
+        backwards=orders.backwards,
+        shuffled=orders.shuffled,
+        n_parameters=fitted.model.count_params(),
+        epochs_run=len(fitted.history),
+        best_epoch=fitted.best_epoch,
+        train_seconds=round(train_seconds, 3),
+        latency_ms=round(_measure_latency(fitted.model, test, plan.head_options), 3),
+    )
+
+
+def write_plan(path: Path, plan: TrialPlan) -> None:
+    """Write a plan for the worker processes."""
+    fields = {
+        "store_path": plan.store_path,
+        "classes": plan.classes,
+        "splits": [split_to_json(split) for split in plan.splits],
+        "head_options": asdict(plan.head_options),
+        "fit_options": asdict(plan.fit_options),
+        "folder": str(plan.folder),
+    }
+    write_json(path, fields)
+
+
+def read_plan(path: Path) -> TrialPlan:
+    """Read what `write_plan` wrote."""
+    fields = json.loads(path.read_text(encoding="ascii"))
+    splits = tuple(split_from_json(split, where=str(path)) for split in fields["splits"])
+    return TrialPlan(
+        store_path=fields["store_path"],
+        classes=tuple(fields["classes"]),
+        splits=splits,
+        head_options=HeadOptions(**fields["head_options"]),
+        fit_options=FitOptions(**fields["fit_options"]),
+        folder=Path(fields["folder"]),
+    )
+
+
+def read_trial_result(folder: Path, trial: Trial) -> TrialResult | None:
+    """Read the result of a trial, if it has been finished before.
+
+    Parameters
+    ----------
+    folder : Path
+    trial : Trial
+
+    Returns
+    -------
+    TrialResult or None
+    """
+    try:
+        fields = json.loads((folder / trial.file_name).read_text(encoding="ascii"))
+        return TrialResult(**fields["result"]) if fields["key"] == trial.key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # unfinished, or damaged: the trial is run again
+
+
+def main() -> None:
+    """Run trials that arrive on standard input, one JSON line each, until it closes.
+
+    Arguments are the plan's file and the folder of the shared sequences. Every trial is
+    answered by one JSON line on standard output.
+    """
+    # Libraries may print; the answers go out on a descriptor that they do not know.
+    answers = os.fdopen(os.dup(1), "w", encoding="ascii")
+    os.dup2(2, 1)
+    plan = read_plan(Path(sys.argv[1]))
+    sequences = map_sequences(Path(sys.argv[2]))
+    workbench = Workbench()
+    for line in sys.stdin:
+        trial = Trial(**json.loads(line))
+        answer: dict[str, str] = {"kind": "done"}
+        try:
+            result = run_trial(plan, trial, sequences, workbench)
+            content = {**asdict(trial), "result": asdict(result)}
+            with report_unwritable(plan.folder):
+                write_json(plan.folder / trial.file_name, content)
+        except FrameHeadError as problem:
+            answer = {
+                "kind": "failed",
+                "error": type(problem).__name__,
+                "message": problem.message,
+                "hint": problem.hint,
+            }
+        except (OSError, MemoryError) as problem:
+            message = f"Trial {trial.file_name} failed: {problem or type(problem).__name__}."
+            answer = {"kind": "failed", "error": TrainingFailed.__name__, "message": message}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def _measure_latency(model: Any, test: Sequences, options: HeadOptions) -> float:
+    rows = range(min(_TIMED_CLIPS, len(test.clip_ids)))
+    clips = [sequence_from_vectors([test.vectors[row][test.mask[row]]]) for row in rows]
+    for shape in {clip.mask.shape: clip for clip in clips}.values():
+        predict_clips(model, shape, options)  # compiles the head for this length
+    seconds = []
+    for clip in clips:
+        started = time.perf_counter()
+        predict_clips(model, clip, options)
+        seconds.append(time.perf_counter() - started)
+    return 1000 * float(np.median(seconds))

@@ -1,0 +1,1 @@
+"""From the store to the arrays that heads train on."""

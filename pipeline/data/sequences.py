@@ -1,0 +1,298 @@
+"""From the store to arrays: right-padded sequences with a mask."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.errors import NoClips, OptionInvalid, StoreDamaged
+from features.records import ClipRecord, IntArray, VectorArray
+from features.store.hdf5 import clip_crc32, read_frame_range
+from features.store.ranges import FrameRange
+from features.store.store import Store
+
+BoolArray = npt.NDArray[np.bool_]
+Float32Array = npt.NDArray[np.float32]
+
+# Frames read at once, and frames of other clips read in vain rather than opening the file again.
+_READ_FRAMES = 4096
+_READ_GAP = 512
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Sequences:
+    """Embeddings of several clips in one array.
+
+    Attributes
+    ----------
+    vectors : ndarray of float16 or float32, shape (n_clips, max_frames, embedding_dim)
+        In the type of the store; a batch is converted to float32 when it is used.
+        Frames behind the end of a clip are zero.
+    mask : ndarray of bool, shape (n_clips, max_frames)
+        True where a frame is; every row starts with at least one.
+    class_indices : ndarray of int64, shape (n_clips,)
+        Position of each clip's label among the classes; -1 where it is unknown.
+    clip_ids : tuple of str
+    """
+
+    vectors: VectorArray
+    mask: BoolArray
+    class_indices: IntArray
+    clip_ids: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Check that no clip is without frames and that frames come first."""
+        if not self.mask[:, 0].all() or (self.mask[:, 1:] > self.mask[:, :-1]).any():
+            raise ValueError("Every clip must have frames, padded on the right.")
+
+    def __repr__(self) -> str:
+        """Show shapes instead of numbers."""
+        return f"Sequences(vectors={self.vectors.dtype}{self.vectors.shape})"
+
+
+def load_sequences(store: Store, clip_ids: Sequence[str], classes: Sequence[str]) -> Sequences:
+    """Read clips of a store, in one pass over the file.
+
+    Parameters
+    ----------
+    store : Store
+    clip_ids : sequence of str
+        Clips of the store that are done, in the order wanted.
+    classes : sequence of str
+        Class names in the order of the head's outputs.
+
+    Returns
+    -------
+    Sequences
+        In the order of `clip_ids`.
+
+    Raises
+    ------
+    NoClips
+        If `clip_ids` is empty, or the store has no embeddings of one of them.
+    OptionInvalid
+        If the padded array would not fit into the memory of this machine.
+    StoreDamaged
+        If the store cannot be read, or a clip does not match its checksum.
+    """
+    position = {clip_id: index for index, clip_id in enumerate(clip_ids)}
+    # In the order of the store, so that neighbours are read together.
+    records = [clip for clip in store.clips if clip.clip_id in position and clip.n_frames > 0]
+    if len(records) < max(1, len(position)):
+        have = {clip.clip_id for clip in records}
+        missing = next((clip_id for clip_id in clip_ids if clip_id not in have), "none given")
+        raise NoClips(
+            f"The store must hold embeddings of every clip asked for. '{store.path}' has "
+            f"{len(records)} of {len(position)}; missing: '{missing}'.",
+            hint="run extract-features again, or make the split anew",
+        )
+    max_frames = max(clip.n_frames for clip in records)
+    dim = store.header.backbone.embedding_dim
+    dtype = np.dtype(store.header.dtype)
+    _require_memory((len(records), max_frames, dim), dtype)
+    index_of = {label: index for index, label in enumerate(classes)}
+    vectors = np.zeros((len(records), max_frames, dim), dtype=dtype)
+    mask = np.zeros((len(records), max_frames), dtype=np.bool_)
+    class_indices = np.full(len(records), -1, dtype=np.int64)
+    for record, frames in _read_checked(store, {clip.clip_id for clip in records}):
+        row = position[record.clip_id]
+        vectors[row, : record.n_frames] = frames
+        mask[row, : record.n_frames] = True
+        class_indices[row] = index_of.get(record.label, -1)
+    return Sequences(vectors, mask, class_indices, tuple(clip_ids))
+
+
+def _read_checked(store: Store, wanted: set[str]) -> Iterator[tuple[ClipRecord, VectorArray]]:
+    rows = zip(store.clips, store.ranges, strict=True)
+    for whole, clips in _join_neighbours(row for row in rows if row[0].clip_id in wanted):
+        piece = read_frame_range(whole)
+        for record, place in clips:
+            start = place.offset - whole.offset
+            frames = slice(start, start + record.n_frames)
+            vectors = piece.vectors[frames]
+            times, indices = piece.timestamps_seconds[frames], piece.frame_indices[frames]
+            if clip_crc32(vectors, times, indices) != record.crc32:
+                raise StoreDamaged(
+                    f"Every clip must match its checksum. '{record.clip_id}' in '{place.path}' "
+                    "does not: the file was changed or damaged.",
+                    hint="list the damage with framehead inspect STORE --verify, and mend it with "
+                    "--repair",
+                )
+            yield record, vectors
+
+
+def _join_neighbours(
+    rows: Iterable[tuple[ClipRecord, FrameRange]],
+) -> Iterator[tuple[FrameRange, list[tuple[ClipRecord, FrameRange]]]]:
+    clips: list[tuple[ClipRecord, FrameRange]] = []
+    whole = FrameRange(Path(), 0, 0)
+    for record, place in rows:
+        end = whole.offset + whole.n_frames
+        n_frames = place.offset + place.n_frames - whole.offset
+        is_near = place.path == whole.path and 0 <= place.offset - end <= _READ_GAP
+        if clips and is_near and n_frames <= _READ_FRAMES:
+            whole = FrameRange(whole.path, whole.offset, n_frames)
+        else:
+            if clips:
+                yield whole, clips
+            clips, whole = [], place
+        clips.append((record, place))
+    if clips:
+        yield whole, clips
+
+
+def sequence_from_vectors(vectors: Sequence[VectorArray]) -> Sequences:
+    """Pad clips whose embeddings are at hand, for prediction.
+
+    Parameters
+    ----------
+    vectors : sequence of ndarray of float, each of shape (n_frames, embedding_dim)
+        At least one clip, at least one frame each.
+
+    Returns
+    -------
+    Sequences
+        Vectors are float32; class indices are -1, clip ids are the positions "0", "1", ...
+
+    Raises
+    ------
+    NoClips
+        If there is no clip, or a clip has no frame.
+    """
+    if not vectors or any(len(clip) == 0 for clip in vectors):
+        raise NoClips(
+            f"Every clip must have a frame. Received: {[len(v) for v in vectors]} frames."
+        )
+    lengths = np.array([len(clip) for clip in vectors])
+    padded = np.zeros((len(vectors), lengths.max(), vectors[0].shape[1]), dtype=np.float32)
+    for row, clip in zip(padded, vectors, strict=True):
+        row[: len(clip)] = clip
+    mask = np.arange(lengths.max()) < lengths[:, np.newaxis]
+    class_indices = np.full(len(vectors), -1, dtype=np.int64)
+    return Sequences(padded, mask, class_indices, tuple(str(i) for i in range(len(vectors))))
+
+
+def take_clips(sequences: Sequences, clip_ids: Sequence[str]) -> Sequences:
+    """Copy some clips out of sequences.
+
+    Parameters
+    ----------
+    sequences : Sequences
+    clip_ids : sequence of str
+        Clips of `sequences`, in the order wanted.
+
+    Returns
+    -------
+    Sequences
+    """
+    position = {clip_id: index for index, clip_id in enumerate(sequences.clip_ids)}
+    rows = np.array([position[clip_id] for clip_id in clip_ids], dtype=np.int64)
+    return Sequences(
+        sequences.vectors[rows],
+        sequences.mask[rows],
+        sequences.class_indices[rows],
+        tuple(clip_ids),
+    )
+
+
+def model_inputs(sequences: Sequences, rows: IntArray | slice) -> dict[str, Any]:
+    """Cut one batch in the form in which heads take it.
+
+    Parameters
+    ----------
+    sequences : Sequences
+    rows : ndarray of int64 or slice
+        Which clips.
+
+    Returns
+    -------
+    dict
+        "vectors", float32 (n, max_frames, embedding_dim), and "mask", bool (n, max_frames).
+    """
+    vectors = sequences.vectors[rows].astype(np.float32)
+    return {"vectors": vectors, "mask": sequences.mask[rows]}
+
+
+def frame_statistics(sequences: Sequences) -> tuple[Float32Array, Float32Array]:
+    """Measure mean and spread of each embedding dimension over all frames.
+
+    Parameters
+    ----------
+    sequences : Sequences
+        The training part, and nothing else.
+
+    Returns
+    -------
+    mean, deviation : ndarray of float32, shape (embedding_dim,)
+        A dimension that hardly varies gets a tenth of the mean deviation, so that a test
+        clip in which it does vary is not blown up.
+    """
+    dim = sequences.vectors.shape[2]
+    n_frames = int(sequences.mask.sum())
+    total = np.zeros(dim)
+    for frames in _valid_frames(sequences):
+        total += frames.sum(axis=0)
+    mean = total / n_frames
+    squares = np.zeros(dim)
+    for frames in _valid_frames(sequences):
+        squares += np.square(frames - mean).sum(axis=0)
+    deviation = np.sqrt(squares / n_frames)
+    floor = 0.1 * deviation.mean()
+    deviation = np.maximum(deviation, floor if floor > 0 else 1.0)
+    return mean.astype(np.float32), deviation.astype(np.float32)
+
+
+def frame_components(
+    sequences: Sequences, mean: Float32Array, deviation: Float32Array, n_components: int
+) -> Float32Array:
+    """Find the strongest principal components of standardised frames.
+
+    Parameters
+    ----------
+    sequences : Sequences
+        The training part, and nothing else.
+    mean, deviation : ndarray of float32, shape (embedding_dim,)
+        See `frame_statistics`.
+    n_components : int
+        At most embedding_dim.
+
+    Returns
+    -------
+    ndarray of float32, shape (embedding_dim, n_components)
+        Columns are orthonormal, by falling variance; the largest entry of each is positive.
+    """
+    dim = sequences.vectors.shape[2]
+    products = np.zeros((dim, dim))
+    for frames in _valid_frames(sequences):
+        scaled = ((frames - mean) / deviation).astype(np.float32)
+        products += scaled.T @ scaled
+    _, vectors = np.linalg.eigh(products)
+    components = vectors[:, ::-1][:, :n_components]
+    signs = np.sign(components[np.abs(components).argmax(axis=0), np.arange(n_components)])
+    oriented: Float32Array = (components * signs).astype(np.float32)
+    return oriented
+
+
+def _valid_frames(sequences: Sequences) -> Iterator[npt.NDArray[np.float64]]:
+    for start in range(0, len(sequences.clip_ids), 64):
+        rows = slice(start, start + 64)
+        yield sequences.vectors[rows][sequences.mask[rows]].astype(np.float64)
+
+
+def _require_memory(shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return
+    have_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    want_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if want_bytes > have_bytes:
+        raise OptionInvalid(
+            f"The padded clips must fit into memory. {shape[0]} clips of up to {shape[1]} frames "
+            f"need {want_bytes / 1e9:.1f} GB, this machine has {have_bytes / 1e9:.1f} GB.",
+            hint="extract with --frames N instead of a rate or all frames",
+        )

@@ -1,0 +1,89 @@
+"""Windows: a long clip seen piece by piece, and its pieces made one answer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from features.records import IntArray
+from pipeline.data.sequences import Float32Array, Sequences
+from pipeline.heads.headoptions import Aggregate
+
+
+def cut_windows(sequences: Sequences, window: int | None) -> tuple[Sequences, IntArray]:
+    """Cut clips into windows.
+
+    Parameters
+    ----------
+    sequences : Sequences
+    window : int or None
+        Frames per window, at least 1; None for one window per clip, the whole of it.
+
+    Returns
+    -------
+    Sequences
+        Of at most `window` frames. Windows follow each other without a gap; the last one of
+        a clip ends with the clip and may therefore overlap the one before. A clip that is
+        shorter than a window is one window.
+    ndarray of int64, shape (n_windows,)
+        The clip that each window is of; rising.
+    """
+    n_clips, max_frames = sequences.mask.shape
+    if window is None or max_frames <= window:
+        return sequences, np.arange(n_clips)
+    lengths = sequences.mask.sum(axis=1)
+    starts = [
+        np.append(np.arange(0, max(n - window, 0), window), max(n - window, 0)) for n in lengths
+    ]
+    owners = np.repeat(np.arange(n_clips), [len(s) for s in starts])
+    places = np.concatenate(starts)[:, np.newaxis] + np.arange(window)
+    rows = owners[:, np.newaxis]
+    return (
+        Sequences(
+            sequences.vectors[rows, places],
+            sequences.mask[rows, places],
+            sequences.class_indices[owners],
+            tuple(sequences.clip_ids[owner] for owner in owners),
+        ),
+        owners,
+    )
+
+
+def join_windows(probabilities: Float32Array, owners: IntArray, how: Aggregate) -> Float32Array:
+    """Make the answers for the windows of each clip one answer.
+
+    Parameters
+    ----------
+    probabilities : ndarray of float32, shape (n_windows, n_classes)
+    owners : ndarray of int64, shape (n_windows,)
+        See `cut_windows`.
+    how : {"mean", "max", "vote"}
+        See `pipeline.heads.headoptions.HeadOptions`.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_clips, n_classes)
+        Rows sum to 1.
+    """
+    if len(owners) == owners[-1] + 1:
+        return probabilities
+    if how == "mean":
+        return average_windows(probabilities, owners)
+    if how == "vote":
+        votes = np.eye(probabilities.shape[1], dtype=np.float32)[probabilities.argmax(axis=1)]
+        return average_windows(votes, owners)
+    largest = np.maximum.reduceat(probabilities, first_windows(owners), axis=0)
+    rows: Float32Array = (largest / largest.sum(axis=1, keepdims=True)).astype(np.float32)
+    return rows
+
+
+def average_windows(values: Float32Array, owners: IntArray) -> Float32Array:
+    """Average over the windows of each clip: (n_windows, dim) to (n_clips, dim)."""
+    sums = np.add.reduceat(values, first_windows(owners), axis=0)
+    counts = np.bincount(owners).astype(np.float32)
+    means: Float32Array = (sums / counts[:, np.newaxis]).astype(np.float32)
+    return means
+
+
+def first_windows(owners: IntArray) -> IntArray:
+    """Return the place of the first window of each clip."""
+    return np.flatnonzero(np.diff(owners, prepend=-1))

@@ -1,0 +1,1 @@
+"""Every step of the project on clips drawn for it."""

@@ -1,0 +1,1 @@
+"""The usual faults of a machine, and the commands that mend them."""

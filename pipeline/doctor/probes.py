@@ -1,0 +1,194 @@
+"""What the doctor tries in processes of their own, because a fault there may kill them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.backbone.engines import choose_engine, keras_sees_gpu, nvidia_driver_sees_gpu
+from features.backbone.model import build_backbone
+from features.errors import FrameHeadError, WeightsUnreadable
+from features.system.keras import import_keras
+from features.video.frames import import_cv2
+
+# All of them keep a grey picture grey, within a little.
+_CODECS = (("MJPG", ".avi"), ("mp4v", ".mp4"), ("VP80", ".webm"))
+_N_FRAMES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeAnswer:
+    """What one probe said.
+
+    Attributes
+    ----------
+    facts : dict
+        Empty if it failed.
+    fault : str
+        Why it failed; empty if it did not.
+    hint : str
+        What mends it, where the probe knew.
+    is_late : bool
+        It was killed because it took too long, which says nothing about what it tried.
+    """
+
+    facts: dict[str, Any]
+    fault: str = ""
+    hint: str = ""
+    is_late: bool = False
+
+
+def run_probe(name: str, *arguments: str, limit_seconds: float) -> ProbeAnswer:
+    """Run one probe in a process of its own.
+
+    Parameters
+    ----------
+    name : {"opencv", "codecs", "tensorflow", "keras", "litert", "engine", "gpu"}
+    *arguments : str
+        For "keras": path, alpha and size of each weights file to try, one after the other.
+    limit_seconds : float
+        After which the process is killed.
+
+    Returns
+    -------
+    ProbeAnswer
+        Also if the process crashed or hung.
+    """
+    here = str(Path(__file__).resolve().parents[2])
+    code = (
+        f"import sys; sys.path.insert(0, {here!r}); from pipeline.doctor.probes import main; main()"
+    )
+    try:
+        finished = subprocess.run(
+            [sys.executable, "-P", "-c", code, name, *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=limit_seconds,
+        )
+    except subprocess.TimeoutExpired:
+        return ProbeAnswer({}, f"no answer within {limit_seconds:g} s", is_late=True)
+    if finished.returncode < 0:
+        return ProbeAnswer({}, f"the process was killed by signal {-finished.returncode}")
+    lines = finished.stdout.strip().splitlines()
+    if finished.returncode or not lines:
+        said = finished.stderr.strip().splitlines() or ["no reason given"]
+        return ProbeAnswer({}, said[-1])
+    # Libraries may print what they like before; the answer is the last line.
+    answer: dict[str, Any] = json.loads(lines[-1])
+    return ProbeAnswer(answer["facts"], answer["fault"], answer["hint"])
+
+
+def _probe_opencv() -> dict[str, Any]:
+    return {"version": import_cv2().__version__}
+
+
+def _probe_codecs() -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        return {code: _round_trip(Path(folder) / f"clip{suffix}", code) for code, suffix in _CODECS}
+
+
+def _round_trip(path: Path, code: str) -> str:
+    cv2 = import_cv2()
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), 25, (64, 48))
+    if not writer.isOpened():
+        return "no encoder"
+    for index in range(_N_FRAMES):
+        writer.write(np.full((48, 64, 3), 40 * index + 20, np.uint8))
+    writer.release()
+    capture = cv2.VideoCapture(str(path))
+    greys = []
+    while (read := capture.read())[0]:
+        greys.append(float(read[1].mean()))
+    capture.release()
+    is_same = len(greys) == _N_FRAMES and all(
+        abs(grey - 40 * index - 20) < 12 for index, grey in enumerate(greys)
+    )
+    return "works" if is_same else "no decoder"
+
+
+def _probe_tensorflow() -> dict[str, Any]:
+    started = time.monotonic()
+    import tensorflow
+
+    return {"version": tensorflow.__version__, "seconds": time.monotonic() - started}
+
+
+def _probe_keras() -> dict[str, Any]:
+    keras = import_keras()
+    backend = keras.backend.backend()
+    return {
+        "version": keras.__version__,
+        "backend": backend,
+        "backend_version": importlib.metadata.version(backend),
+        "sees_gpu": keras_sees_gpu(),
+        "weights_faults": _try_weights(sys.argv[2:]),
+    }
+
+
+def _try_weights(words: list[str]) -> dict[str, str]:
+    faults = {}
+    for path, alpha, size_px in zip(words[::3], words[1::3], words[2::3], strict=True):
+        try:
+            build_backbone(Path(path), alpha=float(alpha), size_px=int(size_px))
+            faults[path] = ""
+        except WeightsUnreadable as problem:
+            faults[path] = problem.message
+    return faults
+
+
+def _probe_litert() -> dict[str, Any]:
+    # Its native part loads only now.
+    from ai_edge_litert.interpreter import Interpreter
+
+    return {
+        "version": importlib.metadata.version("ai-edge-litert"),
+        "interpreter": Interpreter.__name__,
+    }
+
+
+def _probe_engine() -> dict[str, Any]:
+    plan = choose_engine()
+    return {"name": plan.name, "reason": plan.reason}
+
+
+def _probe_gpu() -> dict[str, Any]:
+    return {"driver_sees_gpu": nvidia_driver_sees_gpu()}
+
+
+_PROBES: dict[str, Callable[[], dict[str, Any]]] = {
+    "opencv": _probe_opencv,
+    "codecs": _probe_codecs,
+    "tensorflow": _probe_tensorflow,
+    "keras": _probe_keras,
+    "litert": _probe_litert,
+    "engine": _probe_engine,
+    "gpu": _probe_gpu,
+}
+
+
+def main() -> None:
+    """Run the probe that the command line names, and print what it says as JSON."""
+    answer: dict[str, Any] = {"facts": {}, "fault": "", "hint": ""}
+    try:
+        answer["facts"] = _PROBES[sys.argv[1]]()
+    except FrameHeadError as problem:
+        answer.update(fault=problem.message, hint=problem.hint)
+    except Exception as problem:  # any fault whatever is what the probe is there to report
+        text = str(problem).strip().splitlines() or [""]
+        answer["fault"] = f"{type(problem).__name__}: {text[0]}"
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Which weights lie on this machine: cached, built in, converted; whole or broken."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from features.backbone.engines import cache_folder, converted_path
+from features.backbone.weights import (
+    BUILTIN,
+    BUILTIN_ALPHA,
+    BUILTIN_SIZE_PX,
+    DEFAULT_ALPHA,
+    DEFAULT_SIZE_PX,
+    IMAGENET,
+    builtin_path,
+    embedding_dim,
+    file_sha256,
+    imagenet_path,
+)
+from features.records import BackboneSpec
+from pipeline.doctor.probes import ProbeAnswer, run_probe
+
+WeightsState = Literal["whole", "broken", "not tried"]
+
+_IMAGENET_NAME = re.compile(
+    r"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_(\d+\.\d+)_(\d+)_no_top\.h5"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsFile:
+    """One weights file that ``--weights`` would find by name.
+
+    Attributes
+    ----------
+    name : {"imagenet", "builtin"}
+    path : Path
+    alpha : float
+    size_px : int
+    size_bytes : int
+    sha256 : str
+        Hexadecimal.
+    state : {"whole", "broken", "not tried"}
+        Whole means that Keras loads it into the network of this alpha; "not tried" that
+        Keras itself does not run.
+    fault : str
+        Why it is broken or was not tried; else empty.
+    """
+
+    name: str
+    path: Path
+    alpha: float
+    size_px: int
+    size_bytes: int
+    sha256: str
+    state: WeightsState
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertedModel:
+    """A backbone that framehead converted for LiteRT and keeps.
+
+    Attributes
+    ----------
+    path : Path
+    size_bytes : int
+    source : Path or None
+        The weights file that it was made from, if that is among the listed ones.
+    """
+
+    path: Path
+    size_bytes: int
+    source: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsSummary:
+    """All weights on this machine.
+
+    Attributes
+    ----------
+    keras_folder : Path
+        Where Keras caches weights: ``models`` below KERAS_HOME.
+    converted_folder : Path
+        Where framehead keeps what it converted.
+    files : tuple of WeightsFile
+    converted : tuple of ConvertedModel
+    """
+
+    keras_folder: Path
+    converted_folder: Path
+    files: tuple[WeightsFile, ...]
+    converted: tuple[ConvertedModel, ...]
+
+
+def list_weights(*, limit_seconds: float = 120.0) -> tuple[WeightsSummary, ProbeAnswer]:
+    """Find every weights file, hash it and try to load it. Nothing is downloaded.
+
+    Parameters
+    ----------
+    limit_seconds : float, default 120
+        For Keras, which loads the files.
+
+    Returns
+    -------
+    summary : WeightsSummary
+    keras : ProbeAnswer
+        What Keras said of itself.
+    """
+    keras_folder = imagenet_path(DEFAULT_ALPHA, DEFAULT_SIZE_PX).parent
+    found: list[tuple[str, Path, float, int]] = []
+    for path in sorted(keras_folder.glob("*.h5")):
+        if match := _IMAGENET_NAME.fullmatch(path.name):
+            found.append((IMAGENET, path, float(match[1]), int(match[2])))
+    if builtin_path().is_file():
+        found.append((BUILTIN, builtin_path(), BUILTIN_ALPHA, BUILTIN_SIZE_PX))
+    words = [word for _, path, *shape in found for word in (str(path), *map(str, shape))]
+    keras = run_probe("keras", *words, limit_seconds=limit_seconds)
+    faults: dict[str, str] = keras.facts.get("weights_faults", {})
+    files = []
+    for name, path, alpha, size_px in found:
+        fault = faults.get(str(path), keras.fault)
+        state: WeightsState = "broken" if fault else "whole"
+        if str(path) not in faults:
+            state = "not tried"
+        size_bytes, sha256 = path.stat().st_size, file_sha256(path)
+        files.append(WeightsFile(name, path, alpha, size_px, size_bytes, sha256, state, fault))
+    converted = _list_converted(tuple(files))
+    return WeightsSummary(keras_folder, cache_folder(), tuple(files), converted), keras
+
+
+def _list_converted(files: tuple[WeightsFile, ...]) -> tuple[ConvertedModel, ...]:
+    source_of = {
+        converted_path(
+            BackboneSpec(
+                "MobileNetV2", f.name, f.sha256, f.alpha, f.size_px, embedding_dim(f.alpha)
+            )
+        ): f.path
+        for f in files
+    }
+    return tuple(
+        ConvertedModel(path, path.stat().st_size, source_of.get(path))
+        for path in sorted(cache_folder().glob("mobilenetv2-*.tflite"))
+        if ".partial" not in path.name
+    )

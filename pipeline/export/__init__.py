@@ -1,0 +1,1 @@
+"""Embeddings out of the store, for other programs."""

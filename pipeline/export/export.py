@@ -1,0 +1,261 @@
+"""Embeddings out of the store, for other programs: npz, csv, parquet, TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from features.errors import NoClips, OptionInvalid, OutputExists
+from features.records import ClipEmbedding, ClipRecord
+from features.store.hdf5 import read_frame_range
+from features.store.ranges import coalesce
+from features.store.store import Store, is_usable, open_store, require_same_settings
+from pipeline.data.sequences import sequence_from_vectors
+from pipeline.export.formats import Block, write_csv_rows, write_npz, write_parquet, write_projector
+from pipeline.runs.outputs import report_unwritable, require_outside, staged_file, staged_folder
+from pipeline.runs.run import RUN_FILE, Run, load_model, read_run
+
+ExportFormat = Literal["npz", "csv", "parquet", "projector"]
+ExportLevel = Literal["frame", "clip"]
+
+# Frames read at once: a few dozen megabytes.
+_BLOCK_FRAMES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSummary:
+    """What was exported.
+
+    Attributes
+    ----------
+    path : str
+    format : {"npz", "csv", "parquet", "projector"}
+    level : {"frame", "clip"}
+    n_clips : int
+    n_rows : int
+        Frames or clips.
+    dim : int
+        Length of each vector.
+    n_failed : int
+        Clips of the store that have no embeddings and are not in the output.
+    """
+
+    path: str
+    format: ExportFormat
+    level: ExportLevel
+    n_clips: int
+    n_rows: int
+    dim: int
+    n_failed: int
+
+
+def export_embeddings(
+    store_path: str | Path,
+    out: str | Path,
+    *,
+    format: ExportFormat | None = None,
+    level: ExportLevel | None = None,
+    run: str | Path | None = None,
+    overwrite: bool = False,
+) -> ExportSummary:
+    """Write the embeddings of a store in a format that other programs read.
+
+    Every row has clip_id, label, group and split; a frame has frame_index and
+    timestamp_seconds as well. csv and parquet are written in bounded memory.
+
+    Parameters
+    ----------
+    store_path : str or Path
+    out : str or Path
+        File, or folder for the projector.
+    format : {"npz", "csv", "parquet", "projector"}, optional
+        By default what the suffix of `out` says; without a suffix the projector.
+    level : {"frame", "clip"}, optional
+        One row per frame, or one per clip: the mean over its frames. By default "frame",
+        with `run` "clip".
+    run : str or Path, optional
+        A trained head; exports the vector that its last layer classifies, one per clip.
+    overwrite : bool, default False
+        Replace what stands at `out`, unless that is the store itself or part of a run.
+
+    Returns
+    -------
+    ExportSummary
+
+    Raises
+    ------
+    StoreNotFound, StoreDamaged, RunNotFound, RunDamaged
+        If what is to be read cannot be read.
+    StoreMismatch
+        If the run was trained on embeddings made in another way.
+    OptionInvalid
+        If format or level has no legal value, or frames of a head are asked for.
+    NoClips
+        If the store holds no embeddings.
+    ExtraMissing
+        If parquet is asked for and pyarrow is not installed.
+    OutputExists, OutputUnwritable
+        If `out` cannot be written, or must not be replaced.
+    """
+    target = Path(out)
+    wanted = _choose_format(target, format)
+    depth = _choose_level(level, has_run=run is not None)
+    store = open_store(store_path)
+    head = None if run is None else read_run(run)
+    if head is not None:
+        require_same_settings(store.header, head.header, where=str(store.path))
+    clips = [clip for clip in store.clips if is_usable(clip) and clip.n_frames > 0]
+    if not clips:
+        raise NoClips(
+            f"An export needs a clip with embeddings. '{store.path}' has none.",
+            hint="run extract-features first",
+        )
+    _require_no_source(target, store, run)
+    _require_replaceable(target, wanted, overwrite=overwrite)
+    blocks = _read_blocks(store)
+    if head is not None:
+        blocks = _apply_head(blocks, head)
+    elif depth == "clip":
+        blocks = map(_average, blocks)
+    first = next(blocks)
+    n_rows = sum(clip.n_frames for clip in clips) if depth == "frame" else len(clips)
+    _write(target, wanted, _chain(first, blocks), store)
+    return ExportSummary(
+        path=str(out),
+        format=wanted,
+        level=depth,
+        n_clips=len(clips),
+        n_rows=n_rows,
+        dim=first.vectors.shape[1],
+        n_failed=sum(clip.status == "failed" for clip in store.clips),
+    )
+
+
+def _choose_format(target: Path, format: str | None) -> ExportFormat:
+    by_suffix = {".npz": "npz", ".csv": "csv", ".parquet": "parquet", "": "projector"}
+    choice = by_suffix.get(target.suffix.lower(), "") if format is None else format
+    for known in get_args(ExportFormat):
+        if choice == known:
+            return known  # type: ignore[no-any-return]
+    raise OptionInvalid(
+        f"--format must be one of {', '.join(get_args(ExportFormat))}. Received: "
+        f"{f'the suffix {target.suffix!r}' if format is None else repr(format)}.",
+        hint="end --out in .npz, .csv or .parquet, or give --format",
+    )
+
+
+def _choose_level(level: str | None, *, has_run: bool) -> ExportLevel:
+    if level not in (None, "frame", "clip"):
+        raise OptionInvalid(f"--level must be frame or clip. Received: '{level}'.")
+    if has_run and level == "frame":
+        raise OptionInvalid(
+            "A trained head has one vector per clip, not per frame. Received: --level frame "
+            "with --head.",
+            hint="--level clip",
+        )
+    return "clip" if has_run or level == "clip" else "frame"
+
+
+def _require_no_source(target: Path, store: Store, run: str | Path | None) -> None:
+    for source in (store.path, *([] if run is None else [Path(run)])):
+        require_outside(target, source)
+    if target.is_file() and (target.parent / RUN_FILE).is_file():
+        raise OutputExists(
+            f"--out must not be part of a run. '{target}' is, and is left alone even with "
+            "--overwrite.",
+            hint="give another --out",
+        )
+
+
+def _require_replaceable(target: Path, format: ExportFormat, *, overwrite: bool) -> None:
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    is_ours = target.is_dir() == (format == "projector")
+    if target.is_dir() and is_ours:
+        is_ours = (target / "projector_config.pbtxt").exists()
+    if not is_ours or not overwrite:
+        raise OutputExists(
+            f"--out must be new. '{target}' exists"
+            f"{'' if is_ours else ' and is not an export of this format'}.",
+            hint="give another --out" + (", or --overwrite to replace it" if is_ours else ""),
+        )
+
+
+def _write(target: Path, format: ExportFormat, blocks: Iterator[Block], store: Store) -> None:
+    if format == "projector":
+        with staged_folder(target) as folder, report_unwritable(target):
+            write_projector(folder, blocks)
+        return
+    writers = {"npz": write_npz, "csv": write_csv_rows, "parquet": write_parquet}
+    with staged_file(target) as partial, report_unwritable(target):
+        writers[format](partial, blocks, store.header)
+
+
+def _read_blocks(store: Store) -> Iterator[Block]:
+    batch: list[int] = []
+    n_frames = 0
+    for index, clip in enumerate(store.clips):
+        if clip.status != "done" or clip.n_frames == 0:
+            continue
+        if batch and n_frames + clip.n_frames > _BLOCK_FRAMES:
+            yield _read_block(store, batch)
+            batch, n_frames = [], 0
+        batch.append(index)
+        n_frames += clip.n_frames
+    if batch:
+        yield _read_block(store, batch)
+
+
+def _read_block(store: Store, indices: list[int]) -> Block:
+    pieces = [read_frame_range(r) for r in coalesce([store.ranges[index] for index in indices])]
+    clips = [store.clips[index] for index in indices]
+    joined = ClipEmbedding(
+        np.concatenate([piece.vectors for piece in pieces]),
+        np.concatenate([piece.timestamps_seconds for piece in pieces]),
+        np.concatenate([piece.frame_indices for piece in pieces]),
+    )
+    return Block(
+        clips=tuple(clip for clip in clips for _ in range(clip.n_frames)),
+        vectors=joined.vectors,
+        frame_indices=joined.frame_indices,
+        timestamps_seconds=joined.timestamps_seconds,
+    )
+
+
+def _split_clips(block: Block) -> Iterator[tuple[ClipRecord, Any]]:
+    start = 0
+    while start < len(block.clips):
+        clip = block.clips[start]
+        yield clip, block.vectors[start : start + clip.n_frames]
+        start += clip.n_frames
+
+
+def _average(block: Block) -> Block:
+    pairs = list(_split_clips(block))
+    means = np.stack([vectors.astype(np.float32).mean(axis=0) for _, vectors in pairs])
+    return Block(tuple(clip for clip, _ in pairs), means, None, None)
+
+
+def _apply_head(blocks: Iterator[Block], run: Run) -> Iterator[Block]:
+    from features.system.keras import import_keras
+    from pipeline.data.windows import average_windows, cut_windows
+    from pipeline.training.epochs import predict_probabilities
+
+    model = load_model(run)
+    # Up to the layer that classifies: what the head made of the whole clip.
+    inner = import_keras().Model(model.inputs, model.get_layer("logits").input)
+    for block in blocks:
+        pairs = list(_split_clips(block))
+        sequences = sequence_from_vectors([vectors for _, vectors in pairs])
+        windows, owners = cut_windows(sequences, run.head_options.window)
+        vectors = average_windows(predict_probabilities(inner, windows), owners)
+        yield Block(tuple(clip for clip, _ in pairs), vectors, None, None)
+
+
+def _chain(first: Block, rest: Iterator[Block]) -> Iterator[Block]:
+    yield first
+    yield from rest

@@ -1,0 +1,191 @@
+"""The file formats of an export; each takes rows in blocks."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.errors import ExtraMissing
+from features.records import ClipRecord, FloatArray, IntArray, StoreHeader, VectorArray
+from pipeline.runs.outputs import open_csv
+
+CLIP_COLUMNS = ("clip_id", "label", "group", "split")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Block:
+    """Some rows of an export.
+
+    Attributes
+    ----------
+    clips : tuple of ClipRecord, length n_rows
+        The clip of every row.
+    vectors : ndarray of float16 or float32, shape (n_rows, dim)
+    frame_indices : ndarray of int64, shape (n_rows,), or None
+        None if a row is a whole clip.
+    timestamps_seconds : ndarray of float64, shape (n_rows,), or None
+    """
+
+    clips: tuple[ClipRecord, ...]
+    vectors: VectorArray
+    frame_indices: IntArray | None
+    timestamps_seconds: FloatArray | None
+
+
+def write_npz(path: Path, blocks: Iterator[Block], header: StoreHeader) -> None:
+    """Write one NumPy archive; loads without pickle.
+
+    Parameters
+    ----------
+    path : Path
+    blocks : iterator of Block
+        All of them are held in memory at once.
+    header : StoreHeader
+        Kept as JSON text in the array ``header``.
+    """
+    everything = list(blocks)
+    arrays: dict[str, Any] = {"vectors": np.concatenate([block.vectors for block in everything])}
+    for column in CLIP_COLUMNS:
+        values = [getattr(clip, column) for block in everything for clip in block.clips]
+        arrays[column] = np.array(values, dtype=np.str_)
+    frames = [(b.frame_indices, b.timestamps_seconds) for b in everything]
+    if frames[0][0] is not None:
+        arrays["frame_index"] = np.concatenate(
+            [indices for indices, _ in frames if indices is not None]
+        )
+        arrays["timestamp_seconds"] = np.concatenate([t for _, t in frames if t is not None])
+    arrays["header"] = np.array(header.to_json())
+    arrays["fingerprint"] = np.array(header.fingerprint)
+    # An open file, because to a name without .npz NumPy appends it.
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def write_csv_rows(path: Path, blocks: Iterator[Block], header: StoreHeader) -> None:
+    """Write one row per vector, with columns v0, v1, ...
+
+    Parameters
+    ----------
+    path : Path
+    blocks : iterator of Block
+    header : StoreHeader
+        Not written: a CSV has no place for it.
+    """
+    with open_csv(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        for number, block in enumerate(blocks):
+            if number == 0:
+                names = [f"v{index}" for index in range(block.vectors.shape[1])]
+                writer.writerow([*_metadata_columns(block), *names])
+            text = _format_vectors(block.vectors)
+            for about, values in zip(_metadata_rows(block), text, strict=True):
+                writer.writerow([*about, *values])
+
+
+def write_parquet(path: Path, blocks: Iterator[Block], header: StoreHeader) -> None:
+    """Write one Parquet file with the column ``vector`` of fixed-size float32 lists.
+
+    Parameters
+    ----------
+    path : Path
+    blocks : iterator of Block
+        One row group each. Names that are not UTF-8 cannot be kept here; their odd bytes
+        become U+FFFD.
+    header : StoreHeader
+        Kept as metadata of the schema.
+
+    Raises
+    ------
+    ExtraMissing
+        If pyarrow is not installed.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as problem:
+        raise ExtraMissing(
+            f"Parquet needs pyarrow, which cannot be imported: {problem}.",
+            hint='pip install "framehead[parquet]"',
+        ) from problem
+    first = next(blocks)
+    dim = first.vectors.shape[1]
+    columns = [(name, pa.string()) for name in CLIP_COLUMNS]
+    if first.frame_indices is not None:
+        columns += [("frame_index", pa.int64()), ("timestamp_seconds", pa.float64())]
+    metadata = {"framehead.header": header.to_json(), "framehead.fingerprint": header.fingerprint}
+    vector = pa.list_(pa.float32(), dim)
+    schema = pa.schema([*columns, ("vector", vector)], metadata=metadata)
+
+    def write(writer: Any, block: Block) -> None:
+        arrays = [
+            pa.array([_valid_text(getattr(clip, name)) for clip in block.clips], pa.string())
+            for name in CLIP_COLUMNS
+        ]
+        if block.frame_indices is not None:
+            arrays += [pa.array(block.frame_indices), pa.array(block.timestamps_seconds)]
+        values = pa.array(np.ravel(block.vectors).astype(np.float32))
+        arrays.append(pa.FixedSizeListArray.from_arrays(values, dim))
+        writer.write_table(pa.table(arrays, schema=schema))
+
+    with pq.ParquetWriter(path, schema) as writer:
+        write(writer, first)
+        for block in blocks:
+            write(writer, block)
+
+
+def write_projector(folder: Path, blocks: Iterator[Block]) -> None:
+    """Write a log folder for TensorBoard's embedding projector.
+
+    Parameters
+    ----------
+    folder : Path
+        Exists; gets ``vectors.tsv``, ``metadata.tsv`` and ``projector_config.pbtxt``.
+    blocks : iterator of Block
+    """
+    dim = 0
+    with open_csv(folder / "vectors.tsv") as vectors, open_csv(folder / "metadata.tsv") as names:
+        for number, block in enumerate(blocks):
+            dim = block.vectors.shape[1]
+            if number == 0:
+                names.write("\t".join(_metadata_columns(block)) + "\n")
+            for about, values in zip(
+                _metadata_rows(block), _format_vectors(block.vectors), strict=True
+            ):
+                vectors.write("\t".join(values) + "\n")
+                names.write("\t".join(_on_one_line(str(item)) for item in about) + "\n")
+    lines = ["embeddings {", '  tensor_name: "framehead"', '  tensor_path: "vectors.tsv"']
+    lines += ['  metadata_path: "metadata.tsv"', f"  # vectors of length {dim}", "}", ""]
+    (folder / "projector_config.pbtxt").write_text("\n".join(lines), encoding="ascii")
+
+
+def _metadata_columns(block: Block) -> list[str]:
+    frames = [] if block.frame_indices is None else ["frame_index", "timestamp_seconds"]
+    return [*CLIP_COLUMNS, *frames]
+
+
+def _metadata_rows(block: Block) -> Iterator[list[Any]]:
+    for row, clip in enumerate(block.clips):
+        about: list[Any] = [getattr(clip, column) for column in CLIP_COLUMNS]
+        if block.frame_indices is not None and block.timestamps_seconds is not None:
+            about += [int(block.frame_indices[row]), f"{block.timestamps_seconds[row]:.6f}"]
+        yield about
+
+
+def _format_vectors(vectors: VectorArray) -> Iterator[Sequence[str]]:
+    # As many digits as bring back exactly the same number: 5 for float16, 9 for float32.
+    digits = "%.5g" if vectors.dtype == np.float16 else "%.9g"
+    for row in vectors.astype(np.float64):
+        yield [digits % value for value in row]
+
+
+def _on_one_line(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _valid_text(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,0 +1,1 @@
+"""Heads: what turns the frames of a clip into probabilities of classes."""

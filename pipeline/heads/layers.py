@@ -1,0 +1,231 @@
+"""Keras layers that know which frames are padding, and the ones heads are saved with.
+
+Importing this module registers them, so that a saved head loads in Keras' safe mode.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from features.system.keras import import_keras
+
+# Before the import below, so that the backend starts without its pages of notices.
+import_keras()
+
+import keras  # noqa: E402
+
+_PACKAGE = "framehead"
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class Standardise(keras.layers.Layer):  # type: ignore[misc]
+    """Shift and scale each embedding dimension as learned on the training frames.
+
+    Padding becomes zero whatever it held, so that it can never reach a later layer.
+    Call with ``[vectors, mask]``.
+    """
+
+    def build(self, input_shape: Any) -> None:
+        """Create the two constants; `set_statistics` fills them."""
+        dim = input_shape[0][-1]
+        self.mean = self.add_weight(name="mean", shape=(dim,), trainable=False)
+        self.deviation = self.add_weight(
+            name="deviation", shape=(dim,), initializer="ones", trainable=False
+        )
+
+    def set_statistics(self, mean: Any, deviation: Any) -> None:
+        """Set mean and deviation, float arrays of shape (embedding_dim,)."""
+        self.mean.assign(mean)
+        self.deviation.assign(deviation)
+
+    def call(self, inputs: Any) -> Any:
+        """Return float vectors of the same shape, zero where masked."""
+        vectors, mask = inputs
+        scaled = (vectors - self.mean) / self.deviation
+        return keras.ops.where(keras.ops.expand_dims(mask, -1), scaled, 0.0)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the shape of the vectors."""
+        return input_shape[0]
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class Motion(keras.layers.Layer):  # type: ignore[misc]
+    """What changes from frame to frame. Call with ``[vectors, mask]``.
+
+    Per frame: the difference to the frame before, its absolute values, and its root mean
+    square, the strength of the motion. The first frame of a clip takes the difference that
+    follows it; a clip of one frame has no motion, which is zeros.
+
+    Parameters
+    ----------
+    keep : bool, default False
+        Put the vectors themselves before the differences.
+    """
+
+    def __init__(self, *, keep: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.keep = keep
+
+    def call(self, inputs: Any) -> Any:
+        """Return (n_clips, n_frames, 2 * dim + 1), or 3 * dim + 1 with ``keep``."""
+        vectors, mask = inputs
+        ops = keras.ops
+        before = ops.concatenate([vectors[:, :1], vectors[:, :-1]], axis=1)
+        change = ops.where(ops.expand_dims(mask, -1), vectors - before, 0.0)
+        # The first difference is of a frame to itself; the next one says more.
+        following = ops.concatenate([change[:, 1:], ops.zeros_like(change[:, :1])], axis=1)
+        is_first = ops.arange(ops.shape(mask)[1]) == 0
+        change = ops.where(is_first[None, :, None], following, change)
+        strength = ops.sqrt(ops.mean(ops.square(change), axis=-1, keepdims=True))
+        kept = [vectors] if self.keep else []
+        return ops.concatenate([*kept, change, ops.abs(change), strength], axis=-1)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the shape that `call` names."""
+        *first, dim = input_shape[0]
+        return (*first, (3 if self.keep else 2) * dim + 1)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what rebuilds this layer."""
+        return {**super().get_config(), "keep": self.keep}
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class Centred(keras.layers.Layer):  # type: ignore[misc]
+    """Vectors, and how they differ from the mean of their clip. Call with ``[vectors, mask]``.
+
+    The difference leaves out what stays the same throughout a clip: the place, the camera,
+    who it is.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """Return (n_clips, n_frames, 2 * dim), the differences behind the vectors."""
+        vectors, mask = inputs
+        ops = keras.ops
+        mean = ops.expand_dims(_masked_mean(vectors, mask), 1)
+        difference = ops.where(ops.expand_dims(mask, -1), vectors - mean, 0.0)
+        return ops.concatenate([vectors, difference], axis=-1)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return (n_clips, n_frames, 2 * dim)."""
+        *first, dim = input_shape[0]
+        return (*first, 2 * dim)
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class MaskedMean(keras.layers.Layer):  # type: ignore[misc]
+    """Average over the frames of each clip. Call with ``[vectors, mask]``."""
+
+    def call(self, inputs: Any) -> Any:
+        """Return (n_clips, dim) from (n_clips, n_frames, dim) and (n_clips, n_frames)."""
+        return _masked_mean(*inputs)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return (n_clips, dim)."""
+        return (input_shape[0][0], input_shape[0][-1])
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class AttentionWeights(keras.layers.Layer):  # type: ignore[misc]
+    """Weigh the frames of a clip by a learned relevance. Call with ``[vectors, mask]``.
+
+    Parameters
+    ----------
+    units : int
+        Width of the hidden layer that scores a frame.
+    """
+
+    def __init__(self, units: int, **options: Any) -> None:
+        super().__init__(**options)
+        # Frames that come out of a recurrent layer may carry a mask; ours is the same one.
+        self.supports_masking = True
+        self.units = units
+        self.hidden = keras.layers.Dense(units, activation="tanh")
+        self.score = keras.layers.Dense(1, use_bias=False)
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights of the scoring layers."""
+        self.hidden.build(input_shape[0])
+        self.score.build((*input_shape[0][:-1], self.units))
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
+        """Say that weights carry no mask: padding has none."""
+
+    def call(self, inputs: Any) -> Any:
+        """Return weights (n_clips, n_frames) that sum to 1 per clip, 0 where masked."""
+        vectors, mask = inputs
+        scores = keras.ops.squeeze(self.score(self.hidden(vectors)), -1)
+        # exp(-1e9) is exactly 0, and every clip has a frame, so padding has no weight. Written
+        # out, because Keras warns of a softmax over the one frame of a clip.
+        scores = keras.ops.where(mask, scores, -1e9)
+        shares = keras.ops.exp(scores - keras.ops.max(scores, axis=-1, keepdims=True))
+        return shares / keras.ops.sum(shares, axis=-1, keepdims=True)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return (n_clips, n_frames)."""
+        return tuple(input_shape[0][:-1])
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what rebuilds this layer."""
+        return {**super().get_config(), "units": self.units}
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class WeightedMean(keras.layers.Layer):  # type: ignore[misc]
+    """Average over the frames of each clip. Call with ``[vectors, weights]``."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.supports_masking = True  # as above
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
+        """Say that nothing is masked any more: there is one vector per clip."""
+
+    def call(self, inputs: Any) -> Any:
+        """Return (n_clips, dim) from (n_clips, n_frames, dim) and (n_clips, n_frames)."""
+        vectors, weights = inputs
+        return keras.ops.sum(vectors * keras.ops.expand_dims(weights, -1), axis=1)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return (n_clips, dim)."""
+        return (input_shape[0][0], input_shape[0][-1])
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class MaskFrames(keras.layers.Layer):  # type: ignore[misc]
+    """Set padding to zero, the end of a clip for a convolution. Call with ``[vectors, mask]``."""
+
+    def call(self, inputs: Any) -> Any:
+        """Return vectors of the same shape."""
+        vectors, mask = inputs
+        return keras.ops.where(keras.ops.expand_dims(mask, -1), vectors, 0.0)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the shape of the vectors."""
+        return input_shape[0]
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class Positions(keras.layers.Layer):  # type: ignore[misc]
+    """Add the sine and cosine positions of Vaswani et al., "Attention Is All You Need" (2017)."""
+
+    def call(self, vectors: Any) -> Any:
+        """Return vectors of the same shape (n_clips, n_frames, dim)."""
+        dim = vectors.shape[-1]
+        half = (dim + 1) // 2
+        places = keras.ops.cast(keras.ops.arange(keras.ops.shape(vectors)[1]), "float32")
+        rates = keras.ops.exp(-9.21 * keras.ops.arange(half, dtype="float32") / half)
+        angles = keras.ops.expand_dims(places, -1) * rates
+        waves = keras.ops.concatenate([keras.ops.sin(angles), keras.ops.cos(angles)], axis=-1)
+        return vectors + waves[None, :, :dim]
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the shape of the vectors."""
+        return input_shape
+
+
+def _masked_mean(vectors: Any, mask: Any) -> Any:
+    weights = keras.ops.expand_dims(keras.ops.cast(mask, vectors.dtype), -1)
+    n_frames = keras.ops.maximum(keras.ops.sum(weights, axis=1), 1.0)
+    return keras.ops.sum(vectors * weights, axis=1) / n_frames

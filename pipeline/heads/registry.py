@@ -1,0 +1,258 @@
+"""The registry of heads: each is one function from frames to one vector per clip."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from features.errors import HeadUnknown
+from features.system.keras import import_keras
+from pipeline.heads.headoptions import INPUTS, HeadInput
+
+BASELINE = "mean-linear"
+
+# Name of the layer whose output weighs the frames of a clip, in heads that have one.
+ATTENTION = "attention"
+
+
+# (frames, mask, units, dropout) -> one vector per clip, all Keras tensors.
+Builder = Callable[[Any, Any, int, float], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class HeadKind:
+    """A registered head.
+
+    Attributes
+    ----------
+    name : str
+    summary : str
+        One line for people.
+    build : callable
+        Takes standardised frames (n, n_frames, dim), mask (n, n_frames), units and
+        dropout; returns one vector per clip.
+    units : int
+        Default width.
+    dropout : float
+        Default dropout.
+    logits_start : str
+        Keras initializer of the last layer.
+    input : {"appearance", "motion", "both", "centred"}
+        What it sees where its name says nothing else.
+    learning_rate : float
+        Default learning rate.
+    """
+
+    name: str
+    summary: str
+    build: Builder
+    units: int
+    dropout: float
+    logits_start: str
+    input: HeadInput
+    learning_rate: float
+
+
+HEADS: dict[str, HeadKind] = {}
+
+
+def register_head(
+    name: str,
+    *,
+    units: int = 64,
+    dropout: float = 0.3,
+    logits_start: str = "glorot_uniform",
+    sees: HeadInput = "appearance",
+    learning_rate: float = 1e-3,
+) -> Callable[[Builder], Builder]:
+    """Add a head to the registry; its docstring's first line becomes the summary.
+
+    Parameters
+    ----------
+    name : str
+        As on the command line.
+    units : int, default 64
+    dropout : float, default 0.3
+    logits_start : str, default "glorot_uniform"
+        Keras initializer of the last layer. Clip vectors without bound want "zeros": with
+        random weights a head would start sure of itself, and where nothing can be learned
+        early stopping would keep it so. Bounded states of recurrent layers learn three times
+        faster from random weights.
+    sees : {"appearance", "motion", "both", "centred"}, default "appearance"
+        What the head sees where its name says nothing else.
+    learning_rate : float, default 1e-3
+        Recurrent heads bear twice as much, and need half as many epochs then.
+
+    Returns
+    -------
+    callable
+        The decorator.
+    """
+
+    def register(build: Builder) -> Builder:
+        summary = (build.__doc__ or "").strip().partition("\n")[0]
+        HEADS[name] = HeadKind(
+            name, summary, build, units, dropout, logits_start, sees, learning_rate
+        )
+        return build
+
+    return register
+
+
+def parse_head(name: str) -> tuple[HeadKind, HeadInput]:
+    """Look up a head by its name, which may say what it sees.
+
+    Parameters
+    ----------
+    name : str
+        A key of `HEADS`, or one followed by ":" and "appearance" (embeddings as they are),
+        "motion" (what changes from frame to frame), "both" of these, or "centred" (embeddings,
+        and how they differ from the mean of their clip).
+
+    Returns
+    -------
+    HeadKind
+    {"appearance", "motion", "both", "centred"}
+
+    Raises
+    ------
+    HeadUnknown
+        If there is none of this name; names the choices and the closest one.
+    """
+    base, colon, given = name.partition(":")
+    if base not in HEADS:
+        close = difflib.get_close_matches(base.lower(), HEADS, n=1, cutoff=0.6)
+        raise HeadUnknown(
+            f"A head must be one of {', '.join(HEADS)}. Received: '{name}'.",
+            hint=f"did you mean '{close[0]}'?" if close else "",
+        )
+    kind = HEADS[base]
+    if not colon:
+        return kind, kind.input
+    for choice in INPUTS:
+        if given == choice:
+            return kind, choice
+    raise HeadUnknown(
+        f"What a head sees must be one of {', '.join(INPUTS)}. Received: '{name}'.",
+        hint=f"{base}:both",
+    )
+
+
+@register_head("mean-linear", dropout=0.5, logits_start="zeros")
+def _mean_linear(frames: Any, mask: Any, units: int, dropout: float) -> Any:
+    """Mean over frames, then a linear classifier: the baseline."""
+    keras = import_keras()
+    from pipeline.heads.layers import MaskedMean
+
+    return keras.layers.Dropout(dropout)(MaskedMean()([frames, mask]))
+
+
+@register_head("mlp", units=128, dropout=0.5, logits_start="zeros")
+def _mlp(frames: Any, mask: Any, units: int, dropout: float) -> Any:
+    """Mean over frames, then one hidden layer."""
+    keras = import_keras()
+    from pipeline.heads.layers import MaskedMean
+
+    pooled = keras.layers.Dropout(dropout)(MaskedMean()([frames, mask]))
+    hidden = keras.layers.Dense(units, activation="relu")(pooled)
+    return keras.layers.Dropout(dropout)(hidden)
+
+
+@register_head("lstm", learning_rate=2e-3)
+def _lstm(frames: Any, mask: Any, units: int, dropout: float) -> Any:
+    """LSTM over frames, its last state classified."""
+    keras = import_keras()
+    from pipeline.heads.lstm import FrameLSTM
+
+    state = FrameLSTM(units)([_drop_dimensions(frames, dropout), mask])
+    return keras.layers.Dropout(dropout)(state)
+
+
+@register_head("bilstm", learning_rate=2e-3)
+def _bilstm(frames: Any, mask: Any, units: int, dropout: float) -> Any:
+    """LSTM over frames in both directions."""
+    keras = import_keras()
+    from pipeline.heads.lstm import FrameLSTM
+
+    dropped = _drop_dimensions(frames, dropout)
+    states = [FrameLSTM(units, backwards=way)([dropped, mask]) for way in (False, True)]
+    return keras.layers.Dropout(dropout)(keras.layers.Concatenate()(states))
+
+
+@register_head("gru", learning_rate=2e-3)
+def _gru(frames: Any, mask: Any, units: int, dropout: float) -> Any:
+    """GRU over frames, its last state classified."""
+    keras = import_keras()
+    state = keras.layers.GRU(units)(_drop_dimensions(frames, dropout), mask=mask)
+    return keras.layers.Dropout(dropout)(state)
+
+
+@register_head("bigru", learning_rate=2e-3)
+def _bigru(frames: Any, mask: Any, units: int, dropout: float) -> Any:
+    """GRU over frames in both directions."""
+    keras = import_keras()
+    both_ways = keras.layers.Bidirectional(keras.layers.GRU(units))
+    return keras.layers.Dropout(dropout)(both_ways(_drop_dimensions(frames, dropout), mask=mask))
+
+
+@register_head("lstm-attention", learning_rate=2e-3)
+def _lstm_attention(frames: Any, mask: Any, units: int, dropout: float) -> Any:
+    """LSTM over frames, its states averaged by a learned relevance."""
+    keras = import_keras()
+    from pipeline.heads.layers import AttentionWeights, WeightedMean
+    from pipeline.heads.lstm import FrameLSTM
+
+    dropped = _drop_dimensions(frames, dropout)
+    states = FrameLSTM(units, return_sequences=True)([dropped, mask])
+    weights = AttentionWeights(units, name=ATTENTION)([states, mask])
+    return keras.layers.Dropout(dropout)(WeightedMean()([states, weights]))
+
+
+@register_head("tcn", logits_start="zeros")
+def _tcn(frames: Any, mask: Any, units: int, dropout: float) -> Any:
+    """Dilated convolutions over frames, as in temporal convolutional networks, then the mean."""
+    # Residual blocks of Bai, Kolter and Koltun (2018), but looking both ways: the whole clip
+    # is there when it is classified.
+    keras = import_keras()
+    from pipeline.heads.layers import MaskedMean, MaskFrames
+
+    hidden = keras.layers.Dense(units)(_drop_dimensions(frames, dropout))
+    for dilation in (1, 2, 4):
+        inside = MaskFrames()([keras.layers.LayerNormalization()(hidden), mask])
+        inside = keras.layers.Conv1D(
+            units, 3, padding="same", dilation_rate=dilation, activation="relu"
+        )(inside)
+        hidden = keras.layers.Add()([hidden, keras.layers.Dropout(dropout)(inside)])
+    pooled = MaskedMean()([keras.layers.LayerNormalization()(hidden), mask])
+    return keras.layers.Dropout(dropout)(pooled)
+
+
+@register_head("transformer", logits_start="zeros")
+def _transformer(frames: Any, mask: Any, units: int, dropout: float) -> Any:
+    """Self-attention among frames, as in a transformer encoder, then the mean."""
+    keras = import_keras()
+    from pipeline.heads.layers import MaskedMean, Positions
+
+    hidden = Positions()(keras.layers.Dense(units)(_drop_dimensions(frames, dropout)))
+    n_heads = max(1, units // 16)
+    for _ in range(2):
+        inside = keras.layers.LayerNormalization()(hidden)
+        seen = keras.layers.Reshape((1, -1))(mask)
+        attention = keras.layers.MultiHeadAttention(n_heads, max(1, units // n_heads))
+        inside = attention(inside, inside, attention_mask=seen)
+        hidden = keras.layers.Add()([hidden, keras.layers.Dropout(dropout)(inside)])
+        inside = keras.layers.LayerNormalization()(hidden)
+        inside = keras.layers.Dense(2 * units, activation="gelu")(inside)
+        inside = keras.layers.Dropout(dropout)(keras.layers.Dense(units)(inside))
+        hidden = keras.layers.Add()([hidden, inside])
+    pooled = MaskedMean()([keras.layers.LayerNormalization()(hidden), mask])
+    return keras.layers.Dropout(dropout)(pooled)
+
+
+def _drop_dimensions(frames: Any, dropout: float) -> Any:
+    # The same dimensions for all frames of a clip, as Gal and Ghahramani (2016) found best for
+    # recurrent networks, and beside the recurrent layer, not in it: `recurrent_dropout` would
+    # rule out the fused GPU kernels.
+    return import_keras().layers.SpatialDropout1D(dropout)(frames)

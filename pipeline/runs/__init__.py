@@ -1,0 +1,1 @@
+"""Trained heads in folders, and what they say of new videos."""

@@ -1,0 +1,268 @@
+"""Overlays: copies of video files with the prediction drawn below, made by decode workers."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from features.errors import OptionInvalid, OutputExists
+from features.records import Clip, ClipOutcome, FrameSampling
+from features.system.text import printable
+from features.video.band import Caption
+from features.video.overlay import OVERLAY_CODECS
+from features.workers.pool import decode_clips, default_n_workers
+from features.workers.process import ClipEnd, WorkerSettings
+from pipeline.runs.outputs import report_unwritable
+
+# In a folder of overlays: what every browser plays.
+_FOLDER_SUFFIX = ".webm"
+_N_CLASSES = 3
+
+
+def plan_overlays(
+    clips: Sequence[tuple[Clip, str]], out: str | Path, *, overwrite: bool = False
+) -> dict[str, Path]:
+    """Decide where each clip's overlay goes, before anything is computed.
+
+    Parameters
+    ----------
+    clips : sequence of (Clip, str)
+        Each with its name below a folder of overlays.
+    out : str or Path
+        For one clip a file whose suffix says how it is written: ``.webm`` (VP8, for
+        browsers), ``.mp4`` (MPEG-4 part 2, for players) or ``.avi`` (Motion JPEG). Without
+        a suffix, or for several clips, a folder; its files are WebM.
+    overwrite : bool, default False
+        Whether overlays that stand there may be replaced.
+
+    Returns
+    -------
+    dict of str to Path
+        By clip id.
+
+    Raises
+    ------
+    OptionInvalid
+        If `out` has another suffix, names one file for several clips, or two clips would
+        have the same overlay.
+    OutputExists
+        If something stands there that may not be replaced.
+    """
+    root = Path(out)
+    is_folder = root.is_dir() or not root.suffix or len(clips) > 1
+    has_codec = root.suffix.lower() in OVERLAY_CODECS
+    if len(clips) > 1 and has_codec and not root.is_dir():
+        raise OptionInvalid(
+            "--overlay is a folder where several videos are given. "
+            f"Received: '{root}' for {len(clips)} videos.",
+            hint="leave the suffix away",
+        )
+    if not is_folder and not has_codec:
+        raise OptionInvalid(
+            f"An overlay is a file that ends in {', '.join(OVERLAY_CODECS)}, or a folder. "
+            f"Received: '{root}'.",
+            hint="OUT.webm plays in every browser",
+        )
+    targets: dict[str, Path] = {}
+    taken: dict[Path, str] = {}
+    for clip, name in clips:
+        target = (root / name).with_suffix(_FOLDER_SUFFIX) if is_folder else root
+        if target in taken:
+            raise OptionInvalid(
+                "Every overlay needs a name of its own. "
+                f"'{taken[target]}' and '{clip.clip_id}' would both become '{target}'.",
+                hint="give the folder that holds both, or one video after the other",
+            )
+        taken[target] = clip.clip_id
+        targets[clip.clip_id] = target
+    _require_free(clips, targets, overwrite=overwrite)
+    return targets
+
+
+def _require_free(
+    clips: Iterable[tuple[Clip, str]], targets: Mapping[str, Path], *, overwrite: bool
+) -> None:
+    sources = {os.path.realpath(clip.path) for clip, _ in clips}
+    for target in targets.values():
+        if os.path.realpath(target) in sources:
+            raise OutputExists(
+                f"An overlay never replaces a video that it is made of. '{target}' is one.",
+                hint="give another --overlay",
+            )
+        if os.path.lexists(target) and not (overwrite and target.is_file()):
+            raise OutputExists(
+                f"An overlay is only written once. '{target}' exists.",
+                hint="give another --overlay, or --overwrite to replace it",
+            )
+
+
+def caption_prediction(
+    path: str, head: str, classes: Sequence[str], probabilities: Sequence[float], *, leaks: bool
+) -> Caption:
+    """Put a prediction into words: the file and head, and the three most probable classes.
+
+    Parameters
+    ----------
+    path : str
+        The clip's; only its last part is shown.
+    head : str
+    classes : sequence of str
+    probabilities : sequence of float
+        Aligned with `classes`.
+    leaks : bool
+        Whether the head's split leaks, which is then said.
+
+    Returns
+    -------
+    Caption
+        With no fonts yet; `draw_overlays` chooses them.
+    """
+    pairs = sorted(zip(probabilities, classes, strict=True), key=lambda pair: -pair[0])
+    mark = "LEAKY " if leaks else ""
+    return Caption(
+        header=f"{mark}{head}: {printable(Path(path).name)}",
+        rows=tuple((printable(label), value) for value, label in pairs[:_N_CLASSES]),
+        font="",
+        bold_font="",
+    )
+
+
+def draw_overlays(
+    clips: Sequence[Clip],
+    captions: Mapping[str, Caption],
+    targets: Mapping[str, Path],
+    *,
+    n_workers: int | None = None,
+    stall_seconds: float,
+    memory_bytes: int,
+    on_drawn: Callable[[int, ClipOutcome], None] = lambda n_drawn, outcome: None,
+) -> tuple[ClipOutcome, ...]:
+    """Write overlays, each whole or not at all.
+
+    Parameters
+    ----------
+    clips : sequence of Clip
+    captions : mapping of str to Caption
+        By clip id; clips without one have no overlay.
+    targets : mapping of str to Path
+        From `plan_overlays`.
+    n_workers, stall_seconds, memory_bytes
+        As in `features.extract.extract_features`.
+    on_drawn : callable, optional
+        Called after each clip with how many were tried, and what became of this one.
+
+    Returns
+    -------
+    tuple of ClipOutcome
+        The clips whose overlay could not be made; their file is not there.
+
+    Raises
+    ------
+    OutputUnwritable
+        If a folder cannot be made or a file not be moved into it.
+    """
+    wanted = [clip for clip in clips if clip.clip_id in captions]
+    if not wanted:
+        return ()
+    place = Path(os.path.commonpath([targets[c.clip_id].parent.absolute() for c in wanted]))
+    with report_unwritable(place):
+        place.mkdir(parents=True, exist_ok=True)
+        room = tempfile.TemporaryDirectory(
+            prefix=".overlays.", suffix=".partial", dir=place, ignore_cleanup_errors=True
+        )
+    with room as name:
+        jobs = {
+            clip.clip_id: (
+                Path(name) / f"{number}{targets[clip.clip_id].suffix}",
+                choose_fonts(captions[clip.clip_id]),
+            )
+            for number, clip in enumerate(wanted)
+        }
+        settings = WorkerSettings(
+            sampling=FrameSampling("stride", 1.0),
+            size_px=0,  # of no embedding
+            model_path=None,
+            dtype="float32",
+            stall_seconds=stall_seconds,
+            memory_bytes=memory_bytes,
+            overlay_of=jobs,
+        )
+        outcomes: list[ClipOutcome] = []
+        events = decode_clips(wanted, settings, n_workers=n_workers or default_n_workers())
+        with closing(events):
+            for event in events:
+                if not isinstance(event, ClipEnd):
+                    continue
+                clip_id = event.clip.clip_id
+                if event.failure:
+                    outcome = ClipOutcome(clip_id, "failed", f"no overlay: {event.failure}")
+                else:
+                    _move(jobs[clip_id][0], targets[clip_id])
+                    outcome = ClipOutcome(clip_id, "done")
+                outcomes.append(outcome)
+                on_drawn(len(outcomes), outcome)
+    return tuple(outcome for outcome in outcomes if outcome.status == "failed")
+
+
+def _move(partial: Path, target: Path) -> None:
+    with report_unwritable(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial.replace(target)
+
+
+def choose_fonts(caption: Caption) -> Caption:
+    r"""Choose fonts that have every character of a caption.
+
+    DejaVu Sans, which comes with Matplotlib, has most alphabets. For others the system's
+    fonts are searched; what none of them has becomes an escape such as ``\u4eba``.
+
+    Parameters
+    ----------
+    caption : Caption
+
+    Returns
+    -------
+    Caption
+        With font files, and only characters that they have.
+    """
+    import matplotlib
+
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    plain, bold = folder / "DejaVuSans.ttf", folder / "DejaVuSans-Bold.ttf"
+    text = {ord(char) for part in (caption.header, *(r[0] for r in caption.rows)) for char in part}
+    missing = text - _characters(plain) | text - _characters(bold)
+    if missing:
+        found = _search_fonts(text)
+        if found is not None:
+            return replace(caption, font=str(found), bold_font=str(found))
+    codes = {code: chr(code).encode("unicode_escape").decode() for code in missing}
+    return Caption(
+        caption.header.translate(codes),
+        tuple((label.translate(codes), value) for label, value in caption.rows),
+        str(plain),
+        str(bold),
+    )
+
+
+def _search_fonts(text: set[int]) -> Path | None:
+    from matplotlib.font_manager import fontManager
+
+    # The font of last resort claims to have everything, and draws boxes.
+    fonts = [font for font in fontManager.ttflist if "Last Resort" not in font.name]
+    for font in sorted(fonts, key=lambda font: (font.style != "normal", str(font.fname))):
+        if text <= _characters(Path(font.fname)):
+            return Path(font.fname)
+    return None
+
+
+def _characters(font: Path) -> set[int]:
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        return set(FT2Font(str(font)).get_charmap())
+    except (OSError, RuntimeError):
+        return set()  # a font that cannot be read has none

@@ -1,0 +1,282 @@
+"""A run applied to video files, by exactly the preprocessing that its store recorded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from features.backbone.engines import EngineChoice, choose_engine
+from features.backbone.weights import IMAGENET, BackboneFiles, find_backbone
+from features.clips.discover import discover_clips
+from features.embed import DEFAULT_STALL_SECONDS, embed_clips, require_limits
+from features.errors import VideosNotFound, WeightsMismatch
+from features.extract import Progress
+from features.records import Clip, ClipEmbedding, ClipOutcome, ClipRecord
+from features.workers.process import DEFAULT_MEMORY_BYTES
+from pipeline.data.sequences import sequence_from_vectors
+from pipeline.runs.attention import read_attention
+from pipeline.runs.overlay import caption_prediction, draw_overlays, plan_overlays
+from pipeline.runs.run import Run, load_model, read_run
+from pipeline.training.epochs import predict_clips
+
+# Clips whose probabilities are computed in one go; bounds the memory of a long list.
+_CLIPS_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a head says of one clip.
+
+    Attributes
+    ----------
+    path : str
+        As given, or below the folder that was given.
+    label : str
+        The most probable class.
+    probabilities : tuple of float
+        Aligned with the run's classes; they sum to 1.
+    n_frames : int
+        Frames the prediction rests on.
+    frame_seconds : tuple of float
+        When they come.
+    attention : tuple of float or None
+        Weight of each frame in the prediction, summing to 1, if the head has such weights and
+        sees clips whole.
+    note : str
+        What is odd about the clip, such as fewer frames than asked for; often empty.
+    overlay : Path or None
+        The copy of the video with the prediction drawn below; None if there is none.
+    """
+
+    path: str
+    label: str
+    probabilities: tuple[float, ...]
+    n_frames: int
+    frame_seconds: tuple[float, ...]
+    attention: tuple[float, ...] | None
+    note: str
+    overlay: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PredictSummary:
+    """The predictions of one call.
+
+    Attributes
+    ----------
+    run : Run
+    predictions : tuple of Prediction
+        Sorted by path.
+    failures : tuple of ClipOutcome
+        Clips that could not be read, or of which no overlay could be made; their `clip_id` is
+        the path.
+    seconds : float
+        Wall-clock time.
+    """
+
+    run: Run
+    predictions: tuple[Prediction, ...]
+    failures: tuple[ClipOutcome, ...]
+    seconds: float
+
+
+def predict_videos(
+    run_path: str | Path,
+    videos: Sequence[str | Path],
+    *,
+    weights: str | Path | None = None,
+    engine: EngineChoice = "auto",
+    n_workers: int | None = None,
+    stall_seconds: float = DEFAULT_STALL_SECONDS,
+    memory_bytes: int = DEFAULT_MEMORY_BYTES,
+    overlay: str | Path | None = None,
+    overwrite: bool = False,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> PredictSummary:
+    """Classify video files with a trained head.
+
+    Needs the run and the backbone's weights; the store may be gone.
+
+    Parameters
+    ----------
+    run_path : str or Path
+        Folder written by ``train-head``.
+    videos : sequence of str or Path
+        Files, of any type, and folders, of which every video file is taken.
+    weights : str or Path, optional
+        Where the backbone's weights lie now; by default where they lay when the store
+        was made. They must be the same weights.
+    engine, n_workers, stall_seconds, memory_bytes
+        As in `features.extract.extract_features`.
+    overlay : str or Path, optional
+        Where to write copies of the videos with the prediction drawn below; see
+        `pipeline.runs.overlay.plan_overlays`.
+    overwrite : bool, default False
+        Whether overlays that stand there may be replaced.
+    on_progress : callable, optional
+        Called with a `Progress` at the start and after each clip; with overlays, each clip
+        counts once more.
+
+    Returns
+    -------
+    PredictSummary
+
+    Raises
+    ------
+    RunNotFound, RunDamaged
+        If the run cannot be used.
+    VideosNotFound, NoClips
+        If a path does not exist or a folder holds no video.
+    WeightsNotFound, WeightsMismatch
+        If the weights are gone or others.
+    OptionInvalid
+        If a limit is out of range, or `overlay` cannot be written so.
+    OutputExists, OutputUnwritable
+        If something stands where an overlay should go, or it cannot be written.
+    """
+    started = time.perf_counter()
+    require_limits(stall_seconds, memory_bytes)
+    run = read_run(run_path)
+    named = _list_clips(videos)
+    clips = [clip for clip, _ in named]
+    targets = {} if overlay is None else plan_overlays(named, overlay, overwrite=overwrite)
+    n_steps = len(clips) + len(targets)
+    backbone = find_run_backbone(run, weights)
+    on_progress(Progress(n_steps, 0, 0, None))
+    embedded = embed_clips(
+        clips,
+        run.header,
+        backbone,
+        choose_engine(engine),
+        n_workers=n_workers,
+        stall_seconds=stall_seconds,
+        memory_bytes=memory_bytes,
+    )
+    model = load_model(run)
+    predictions: list[Prediction] = []
+    failures: list[ClipOutcome] = []
+    waiting: list[tuple[ClipRecord, ClipEmbedding]] = []
+    n_frames = 0
+    for n_finished, item in enumerate(embedded, start=1):
+        record = item.record
+        outcome = ClipOutcome(record.clip_id, record.status, record.reason, record.n_frames)
+        n_frames += record.n_frames
+        if item.embedding is None:
+            failures.append(outcome)
+        else:
+            waiting.append((record, item.embedding))
+        if len(waiting) == _CLIPS_AT_ONCE:
+            predictions += _classify(run, model, waiting)
+            waiting = []
+        on_progress(Progress(n_steps, n_finished, n_frames, outcome))
+    if waiting:
+        predictions += _classify(run, model, waiting)
+    if targets:
+        leaks = run.split.leaks
+        n_before = n_steps - len(predictions)
+        undrawn = draw_overlays(
+            clips,
+            {
+                item.path: caption_prediction(
+                    item.path, run.head, run.classes, item.probabilities, leaks=leaks
+                )
+                for item in predictions
+            },
+            targets,
+            n_workers=n_workers,
+            stall_seconds=stall_seconds,
+            memory_bytes=memory_bytes,
+            on_drawn=lambda n, outcome: on_progress(
+                Progress(n_steps, n_before + n, n_frames, outcome)
+            ),
+        )
+        failures += undrawn
+        lacking = {outcome.clip_id for outcome in undrawn}
+        predictions = [
+            item if item.path in lacking else replace(item, overlay=targets[item.path])
+            for item in predictions
+        ]
+    return PredictSummary(
+        run=run,
+        predictions=tuple(sorted(predictions, key=lambda item: item.path)),
+        failures=tuple(sorted(failures, key=lambda item: item.clip_id)),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def find_run_backbone(run: Run, weights: str | Path | None = None) -> BackboneFiles:
+    """Find the backbone that a run's embeddings were made with.
+
+    Parameters
+    ----------
+    run : Run
+    weights : str or Path, optional
+        Where to look; by default where the weights lay when the store was made.
+
+    Returns
+    -------
+    BackboneFiles
+
+    Raises
+    ------
+    WeightsNotFound
+        If they are not there.
+    WeightsMismatch
+        If other weights are there: their vectors would mean nothing to the head.
+    """
+    wanted = run.header.backbone
+    found = find_backbone(
+        wanted.weights if weights is None else weights,
+        alpha=wanted.alpha,
+        size_px=wanted.size_px,
+    )
+    if found.spec.weights_sha256 != wanted.weights_sha256:
+        raise WeightsMismatch(
+            "A run predicts with the weights that its embeddings were made with. "
+            f"'{run.path}' asks for sha256 {wanted.weights_sha256[:12]}, "
+            f"'{found.weights_path}' has {found.spec.weights_sha256[:12]}.",
+            hint="give the right file with --weights"
+            + ("" if wanted.weights != IMAGENET else " PATH, or delete it to download it anew"),
+        )
+    return found
+
+
+def _list_clips(videos: Iterable[str | Path]) -> list[tuple[Clip, str]]:
+    """List the clips, each with its name below the folder that was given."""
+    clips: dict[str, tuple[Clip, str]] = {}
+    for video in videos:
+        path = Path(video)
+        if path.is_dir():
+            found = discover_clips(path).clips
+            named = ((Clip(str(clip.path), clip.path), clip.clip_id) for clip in found)
+            clips.update({clip.clip_id: (clip, name) for clip, name in named})
+        elif path.exists():
+            clips[str(path)] = (Clip(str(path), path), path.name)
+        else:
+            raise VideosNotFound(
+                f"VIDEO must be a video file or a folder of them. '{path}' does not exist.",
+                hint="check the path",
+            )
+    return list(clips.values())
+
+
+def _classify(
+    run: Run, model: object, waiting: Sequence[tuple[ClipRecord, ClipEmbedding]]
+) -> list[Prediction]:
+    sequences = sequence_from_vectors([embedding.vectors for _, embedding in waiting])
+    attention = read_attention(model, sequences, run.head_options)
+    probabilities = predict_clips(model, sequences, run.head_options)
+    return [
+        Prediction(
+            path=record.clip_id,
+            label=run.classes[int(row.argmax())],
+            probabilities=tuple(float(value) for value in row),
+            n_frames=record.n_frames,
+            frame_seconds=tuple(float(time) for time in embedding.timestamps_seconds),
+            attention=weights,
+            note=record.reason,
+        )
+        for (record, embedding), row, weights in zip(waiting, probabilities, attention, strict=True)
+    ]

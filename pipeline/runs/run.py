@@ -1,0 +1,273 @@
+"""Runs: one trained head in a folder, with everything needed to use it years later."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from features.errors import FrameHeadError, RunDamaged, RunNotFound
+from features.records import StoreHeader
+from features.system.keras import import_keras
+from pipeline.heads.headoptions import HeadOptions
+from pipeline.runs.outputs import read_csv
+from pipeline.splits.files import split_from_json
+from pipeline.splits.leaks import NearDuplicate
+from pipeline.splits.split import Split
+
+RUN_SCHEMA = 1
+RUN_FILE = "run.json"
+MODEL_FILE = "model.keras"
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What people ask of a run first.
+
+    Attributes
+    ----------
+    path : str
+        The run's folder, as given.
+    head : str
+    accuracy, low, high : float
+        On the test part, with its 95 % interval by bootstrap over groups.
+    balanced_accuracy, macro_f1 : float
+        On the test part.
+    n_train, n_val, n_test : int
+        Clips in each part.
+    n_excluded : int
+        Clips of the store in no part.
+    n_failed : int
+        Clips of the store without embeddings.
+    leaks : bool
+        True if the accuracy must not be trusted: a group stood on both sides.
+    groups_known : bool
+        False if leaks could not be ruled out, because some clips have no group.
+    epochs_run, best_epoch : int
+    seconds : float
+        Training and evaluation.
+    is_new : bool
+        False if the run had been trained before with the same settings.
+    majority_class : str
+        The most frequent class of the training part.
+    majority_accuracy : float or None
+        Of always naming it, on the test part. None in runs of an earlier framehead.
+    backwards, shuffled : float or None
+        Accuracy on the test part with its frames in another order; None in runs of an earlier
+        framehead. See `pipeline.scores.frameorder`.
+    near_duplicates : tuple of NearDuplicate
+        Clips of different parts that seem to be one recording.
+    n_near_duplicates : int
+        Test clips that have such a clip in training or validation.
+    """
+
+    path: str
+    head: str
+    accuracy: float
+    low: float
+    high: float
+    balanced_accuracy: float
+    macro_f1: float
+    n_train: int
+    n_val: int
+    n_test: int
+    n_excluded: int
+    n_failed: int
+    leaks: bool
+    groups_known: bool
+    epochs_run: int
+    best_epoch: int
+    seconds: float
+    is_new: bool = True
+    majority_class: str = ""
+    majority_accuracy: float | None = None
+    backwards: float | None = None
+    shuffled: float | None = None
+    near_duplicates: tuple[NearDuplicate, ...] = ()
+    n_near_duplicates: int = 0
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Run:
+    """A finished run.
+
+    Attributes
+    ----------
+    path : Path
+    head : str
+    classes : tuple of str
+        In the order of the head's outputs.
+    header : StoreHeader
+        How the embeddings were made that the head was trained on.
+    split : Split
+    settings : dict
+        What decided the result; equal settings mean an equal run.
+    summary : RunSummary
+    """
+
+    path: Path
+    head: str
+    classes: tuple[str, ...]
+    header: StoreHeader
+    split: Split
+    settings: dict[str, Any]
+    summary: RunSummary
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the store that the head was trained on."""
+        return self.header.fingerprint
+
+    @property
+    def head_options(self) -> HeadOptions:
+        """What the head was trained with."""
+        return HeadOptions(**{f.name: self.settings[f.name] for f in fields(HeadOptions)})
+
+    def __repr__(self) -> str:
+        """Show what it is instead of all it holds."""
+        return f"Run({str(self.path)!r}, head={self.head!r}, classes={len(self.classes)})"
+
+
+def read_run(path: str | Path) -> Run:
+    """Read a run's folder, without loading its model.
+
+    Parameters
+    ----------
+    path : str or Path
+        The folder given to ``train-head --out``.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    RunNotFound
+        If there is no finished run.
+    RunDamaged
+        If a part is missing or cannot be read.
+    """
+    folder = Path(path)
+    try:
+        content = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as problem:
+        kind = "has no run.json" if folder.is_dir() else "is not a folder"
+        raise RunNotFound(
+            f"A run must be a folder made by train-head. '{folder}' {kind}.",
+            hint=f"make it: framehead train-head STORE --out '{folder}'",
+        ) from problem
+    except (OSError, ValueError) as problem:
+        raise _damaged(folder, f"reading {RUN_FILE} failed: {problem}") from problem
+    if not (folder / MODEL_FILE).is_file():
+        raise _damaged(folder, f"{MODEL_FILE} is missing")
+    try:
+        if content["schema"] != RUN_SCHEMA:
+            raise _damaged(folder, f"schema is {content['schema']}, this framehead reads 1")
+        had = content["summary"]
+        # What a run of an earlier framehead did not record has its default.
+        summary = {item.name: had[item.name] for item in fields(RunSummary) if item.name in had}
+        pairs = tuple(NearDuplicate(**pair) for pair in summary.pop("near_duplicates", ()))
+        return Run(
+            path=folder,
+            head=content["head"],
+            classes=tuple(content["classes"]),
+            header=StoreHeader.from_json(json.dumps(content["store"]["header"])),
+            split=split_from_json(content["split"], where=f"'{folder / RUN_FILE}'"),
+            settings=content["settings"],
+            summary=RunSummary(
+                **{**summary, "path": str(path), "is_new": False, "near_duplicates": pairs}
+            ),
+        )
+    except RunDamaged:
+        raise
+    except (KeyError, TypeError, ValueError, FrameHeadError) as problem:
+        raise _damaged(folder, f"{RUN_FILE} lacks or garbles {problem}") from problem
+
+
+def load_model(run: Run) -> Any:
+    """Load a run's head, in Keras' safe mode.
+
+    Parameters
+    ----------
+    run : Run
+
+    Returns
+    -------
+    keras.Model
+        See `pipeline.heads.model.HeadModel` for inputs and output.
+
+    Raises
+    ------
+    RunDamaged
+        If the model file cannot be read.
+    """
+    keras = import_keras()
+    import pipeline.heads.layers
+    import pipeline.heads.lstm  # noqa: F401
+
+    path = run.path / MODEL_FILE
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    # Keras passes on whatever zipfile, json and HDF5 raise.
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, EOFError) as problem:
+        raise _damaged(run.path, f"loading {MODEL_FILE} failed: {problem}") from problem
+
+
+def save_model(model: Any, path: Path) -> None:
+    """Save a head in Keras' own format.
+
+    Parameters
+    ----------
+    model : keras.Model
+    path : Path
+        Ends in ".keras".
+    """
+    with _quiet_saving():
+        model.save(path)
+
+
+def read_predictions(run: Run) -> list[dict[str, str]]:
+    """Read a run's predictions of its test part.
+
+    Parameters
+    ----------
+    run : Run
+
+    Returns
+    -------
+    list of dict
+        One per clip, by column name.
+
+    Raises
+    ------
+    RunDamaged
+    """
+    path = run.path / "predictions.csv"
+    try:
+        return read_csv(path)
+    except OSError as problem:
+        raise _damaged(run.path, f"reading predictions.csv failed: {problem}") from problem
+
+
+def summary_to_json(summary: RunSummary) -> dict[str, Any]:
+    """Return a summary as JSON-ready values."""
+    return asdict(summary)
+
+
+@contextmanager
+def _quiet_saving() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # Keras on TensorFlow converts variables in a way that NumPy 2 deprecates.
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+        yield
+
+
+def _damaged(folder: Path, what: str) -> RunDamaged:
+    return RunDamaged(
+        f"A run must be whole. In '{folder}' {what}.",
+        hint="train it again with --overwrite",
+    )

@@ -1,0 +1,81 @@
+"""Does the order of frames matter to a head? Tested on clips played backwards and shuffled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from features.records import IntArray
+from pipeline.data.sequences import Sequences
+from pipeline.heads.headoptions import HeadOptions
+from pipeline.training.epochs import predict_clips
+
+
+@dataclass(frozen=True, slots=True)
+class OrderScores:
+    """Accuracies of a head on test clips whose frames come in another order.
+
+    A head that is as good on shuffled frames as on the clips as filmed makes no use of time.
+
+    Attributes
+    ----------
+    backwards : float
+        The last frame first.
+    shuffled : float
+        In random order.
+    """
+
+    backwards: float
+    shuffled: float
+
+
+def score_orders(
+    model: Any, test: Sequences, options: HeadOptions, *, seed: int = 0
+) -> OrderScores:
+    """Test a head on clips played backwards and with their frames shuffled.
+
+    Parameters
+    ----------
+    model : keras.Model
+    test : Sequences
+        Embeddings with known class indices.
+    options : HeadOptions
+        What the head was trained with.
+    seed : int, default 0
+        Of the random order.
+
+    Returns
+    -------
+    OrderScores
+    """
+    rng = np.random.default_rng(seed)
+    n_frames = test.mask.sum(axis=1)
+    backwards = [np.arange(n)[::-1] for n in n_frames]
+    shuffled = [rng.permutation(n) for n in n_frames]
+    scores = []
+    for orders in (backwards, shuffled):
+        predicted = predict_clips(model, reorder_frames(test, orders), options).argmax(axis=1)
+        scores.append(float((predicted == test.class_indices).mean()))
+    return OrderScores(*scores)
+
+
+def reorder_frames(sequences: Sequences, orders: list[IntArray]) -> Sequences:
+    """Put the frames of every clip into an order of its own; padding stays behind them.
+
+    Parameters
+    ----------
+    sequences : Sequences
+    orders : list of ndarray of int64
+        For every clip a permutation of its frames.
+
+    Returns
+    -------
+    Sequences
+    """
+    places = np.tile(np.arange(sequences.mask.shape[1]), (len(orders), 1))
+    for row, order in zip(places, orders, strict=True):
+        row[: len(order)] = order
+    vectors = np.take_along_axis(sequences.vectors, places[:, :, np.newaxis], axis=1)
+    return replace(sequences, vectors=vectors)

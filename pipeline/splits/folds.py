@@ -1,0 +1,101 @@
+"""Folds for cross-validation: every clip is tested once, every group stays whole."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+from features.errors import OptionInvalid, SplitImpossible
+from features.records import ClipRecord
+from pipeline.splits.groups import Groups, assign_groups, count_groups_per_class, name_units
+from pipeline.splits.split import Split, finish_split, require_classes
+
+# Seeds tried in search of folds in which every class is tested every time.
+_FOLD_ATTEMPTS = 10
+
+
+def split_into_folds(
+    clips: Sequence[ClipRecord],
+    n_folds: int = 5,
+    *,
+    groups: Groups | None = None,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+) -> tuple[Split, ...]:
+    """Divide clips into folds that are each tested once, with groups kept whole.
+
+    Parameters
+    ----------
+    clips : sequence of ClipRecord
+        Labelled clips.
+    n_folds : int, default 5
+        At least 2.
+    groups : dict of str to str, optional
+        Clip id to group; by default the groups in the records.
+    val_fraction : float, default 0.2
+        Share of each fold's training clips to validate on.
+    seed : int, default 0
+
+    Returns
+    -------
+    tuple of Split, length n_folds
+        Test parts are disjoint and cover all clips.
+
+    Raises
+    ------
+    SplitImpossible
+        If a class has fewer groups than folds, or some fold would train without a class.
+    OptionInvalid
+        If `n_folds` is below 2.
+    """
+    require_classes(clips)
+    if n_folds < 2:
+        raise OptionInvalid(f"--folds must be at least 2. Received: {n_folds}.")
+    groups = assign_groups(clips) if groups is None else groups
+    per_class = count_groups_per_class(clips, groups)
+    rarest = min(per_class, key=lambda label: per_class[label])
+    if per_class[rarest] < n_folds:
+        most = per_class[rarest]
+        raise SplitImpossible(
+            f"{n_folds} folds need at least {n_folds} groups of every class. "
+            f"Class '{rarest}' has {most}.",
+            hint=f"--folds {most}" if most > 1 else "extract clips of more groups",
+        )
+    parts = _stratified_parts(clips, groups, n_folds, seed)
+    folds = []
+    for number, tested in enumerate(parts, start=1):
+        marked = {c.clip_id: "test" if c.clip_id in tested else "train" for c in clips}
+        method = f"fold {number} of {n_folds}, {name_units(groups)}, stratified"
+        folds.append(finish_split(clips, groups, marked, method, val_fraction, seed))
+    return tuple(folds)
+
+
+def _stratified_parts(
+    clips: Sequence[ClipRecord], groups: Groups, n_folds: int, seed: int
+) -> list[frozenset[str]]:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    ids = np.array([clip.clip_id for clip in clips], dtype=object)
+    labels = np.array([clip.label for clip in clips], dtype=object)
+    names = np.array([groups[clip.clip_id] for clip in clips], dtype=object)
+    # Where groups hold several classes, some shuffles leave a class out of a fold.
+    best: list[frozenset[str]] = []
+    fewest_gaps = -1
+    for attempt in range(_FOLD_ATTEMPTS):
+        state = int(np.random.SeedSequence([seed, attempt]).generate_state(1)[0])
+        splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=state)
+        with warnings.catch_warnings():
+            # Class names are text of any kind; scikit-learn only guesses at their type.
+            warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+            tested = [rows for _, rows in splitter.split(ids, labels, names)]
+        n_classes = len(set(labels))
+        gaps = sum(n_classes - len(set(labels[rows])) for rows in tested)
+        empty = sum(len(rows) == 0 or len(rows) == len(ids) for rows in tested)
+        if not best or gaps + len(clips) * empty < fewest_gaps:
+            best = [frozenset(ids[rows]) for rows in tested]
+            fewest_gaps = gaps + len(clips) * empty
+        if fewest_gaps == 0:
+            break
+    return best

@@ -1,0 +1,195 @@
+"""Splits: which clips train, validate and test a head, with groups kept whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from features.errors import OptionInvalid, SplitImpossible
+from features.records import ClipRecord
+from pipeline.splits.groups import (
+    Groups,
+    count_groups_per_class,
+    cut_part,
+    groups_are_known,
+)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Split:
+    """Clip ids of the three parts.
+
+    Attributes
+    ----------
+    train, val, test : tuple of str
+        Clip ids, sorted. Training stops by `val`; `test` is looked at once, at the end.
+    method : str
+        What made the split, for people.
+    seed : int
+    groups_known : bool
+        False if some clips had no group, so that leaks cannot be ruled out.
+    leaks : bool
+        True if a group stands in more than one part and the user allowed it.
+    excluded : tuple of str
+        Clips in no part.
+    groups_from : str
+        What said which clips belong together when the split was made, for people; empty
+        where nobody recorded it.
+    store_fingerprint : str
+        Of the store that the split was made for (how its embeddings were made, not which
+        clips it holds); empty where nobody recorded it.
+    joined_above : float or None
+        Similarity from which clips counted as one group when the split was made; None
+        where near-duplicates were not joined.
+    """
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
+    method: str
+    seed: int = 0
+    groups_known: bool = True
+    leaks: bool = False
+    excluded: tuple[str, ...] = ()
+    groups_from: str = ""
+    store_fingerprint: str = ""
+    joined_above: float | None = None
+
+    def __repr__(self) -> str:
+        """Show sizes instead of clip ids."""
+        sizes = f"train={len(self.train)}, val={len(self.val)}, test={len(self.test)}"
+        return f"Split({sizes}, excluded={len(self.excluded)}, method={self.method!r})"
+
+
+def finish_split(
+    clips: Sequence[ClipRecord],
+    groups: Groups,
+    marked: Mapping[str, str],
+    method: str,
+    val_fraction: float,
+    seed: int,
+) -> Split:
+    """Make a split of clips that are marked already, cutting validation if there is none.
+
+    Parameters
+    ----------
+    clips : sequence of ClipRecord
+    groups : dict of str to str
+        Clip id to group.
+    marked : mapping of str to str
+        Clip id to "train", "val", "test", or "" for a clip to leave out.
+    method : str
+        See `Split`.
+    val_fraction : float
+        Share of the training part to validate on if no clip is marked "val".
+    seed : int
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    SplitImpossible
+        If a used clip has no label, a class is not trained, or no group can be spared
+        for validation.
+    """
+    require_classes([clip for clip in clips if marked[clip.clip_id]])
+    marked = dict(marked)
+    if "val" not in marked.values():
+        training = [clip for clip in clips if marked[clip.clip_id] == "train"]
+        marked.update(dict.fromkeys(_validation_ids(training, groups, val_fraction, seed), "val"))
+    train_labels = {c.label for c in clips if marked[c.clip_id] == "train"}
+    untrained = sorted({c.label for c in clips if marked[c.clip_id] in ("val", "test")})
+    missing = [label for label in untrained if label not in train_labels]
+    if missing:
+        raise SplitImpossible(
+            f"Every class that is tested must be trained. Class '{missing[0]}' has no clip in "
+            f"the training part ({method}; {len(missing)} such classes). "
+            f"{describe_groups(clips, groups)}",
+            hint="give that class clips of more groups, or remove it",
+        )
+    parts = {part: _ids(marked, part) for part in ("train", "val", "test", "")}
+    return Split(
+        train=parts["train"],
+        val=parts["val"],
+        test=parts["test"],
+        method=method,
+        seed=seed,
+        groups_known=groups_are_known(groups),
+        excluded=parts[""],
+    )
+
+
+def _validation_ids(
+    training: Sequence[ClipRecord], groups: Groups, val_fraction: float, seed: int
+) -> list[str]:
+    require_fraction("--val-fraction", val_fraction)
+    validated = cut_part(training, groups, val_fraction, seed=seed)
+    if not validated:
+        raise SplitImpossible(
+            "Validation needs a group of some class that training can spare. "
+            f"{describe_groups(training, groups)}",
+            hint="extract clips of more groups, mark a 'val' part in the CSV, or name smaller "
+            "groups with --group-regex",
+        )
+    return [clip.clip_id for clip in training if groups[clip.clip_id] in validated]
+
+
+def require_classes(clips: Sequence[ClipRecord]) -> None:
+    """Refuse clips that cannot be told apart: without labels, or of one class only.
+
+    Parameters
+    ----------
+    clips : sequence of ClipRecord
+
+    Raises
+    ------
+    SplitImpossible
+    """
+    unlabelled = [clip.clip_id for clip in clips if not clip.label]
+    if unlabelled:
+        raise SplitImpossible(
+            f"Every clip must have a label. {len(unlabelled)} of {len(clips)} have none, the "
+            f"first being '{unlabelled[0]}'.",
+            hint="run extract-features again with class folders, or with --labels FILE.csv",
+        )
+    classes = sorted({clip.label for clip in clips})
+    if len(classes) < 2:
+        raise SplitImpossible(
+            f"A head must tell at least two classes apart. The {len(clips)} clips have "
+            f"{len(classes)}: {', '.join(classes) or 'none'}.",
+            hint="extract clips of another class into the same store",
+        )
+
+
+def require_fraction(name: str, value: float) -> None:
+    """Refuse a share that is nothing, everything or more.
+
+    Parameters
+    ----------
+    name : str
+        The option, for the message.
+    value : float
+
+    Raises
+    ------
+    OptionInvalid
+        If it is not above 0 and below 1.
+    """
+    if not 0 < value < 1:
+        raise OptionInvalid(f"{name} must lie between 0 and 1. Received: {value}.")
+
+
+def describe_groups(clips: Sequence[ClipRecord], groups: Groups) -> str:
+    """Say how many groups there are, for messages."""
+    per_class = count_groups_per_class(clips, groups)
+    rarest = min(per_class, key=lambda label: per_class[label])
+    n_groups = len({groups[clip.clip_id] for clip in clips})
+    return (
+        f"{len(clips)} clips are in {n_groups} groups; class '{rarest}' is in {per_class[rarest]}."
+    )
+
+
+def _ids(marked: Mapping[str, str], part: str) -> tuple[str, ...]:
+    return tuple(sorted(clip_id for clip_id, value in marked.items() if value == part))

@@ -1,0 +1,1 @@
+"""Training one head, and keeping it as a run."""

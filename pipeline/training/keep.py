@@ -1,0 +1,154 @@
+"""What a run is made from, and the files that it is kept in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from features.store.store import Store
+from pipeline.data.sequences import Float32Array, Sequences
+from pipeline.heads.headoptions import HeadOptions
+from pipeline.report.run import write_run_report
+from pipeline.report.tensorboard import write_tensorboard
+from pipeline.runs.outputs import write_csv, write_json
+from pipeline.runs.provenance import describe_environment, digest_clips, digest_json
+from pipeline.runs.run import MODEL_FILE, RUN_FILE, RUN_SCHEMA, RunSummary, save_model
+from pipeline.splits.files import split_to_json
+from pipeline.splits.split import Split
+from pipeline.training.fit import FittedHead
+from pipeline.training.options import FitOptions
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RunPlan:
+    """All that is decided before anything is trained.
+
+    Attributes
+    ----------
+    store : Store
+    split : Split
+    groups : mapping of str to str
+        Clip id to group.
+    classes : tuple of str
+        In the order of the head's outputs.
+    head : str
+    seed : int
+    head_options : HeadOptions
+    fit_options : FitOptions
+    videos : str or Path or None
+        Where the video folder lies now, for pictures.
+    tensorboard : bool
+        Whether to write TensorBoard logs.
+    """
+
+    store: Store
+    split: Split
+    groups: Mapping[str, str]
+    classes: tuple[str, ...]
+    head: str
+    seed: int
+    head_options: HeadOptions
+    fit_options: FitOptions
+    videos: str | Path | None
+    tensorboard: bool
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the result; the place of the store does not."""
+        used = {*self.split.train, *self.split.val, *self.split.test}
+        clips = [clip for clip in self.store.clips if clip.clip_id in used]
+        return {
+            "store_fingerprint": self.store.header.fingerprint,
+            "clips": digest_clips(clips, self.groups),
+            "split": digest_json([self.split.train, self.split.val, self.split.test]),
+            "head": self.head,
+            "seed": self.seed,
+            **asdict(self.head_options),
+            **asdict(self.fit_options),
+        }
+
+
+def write_run(
+    folder: Path,
+    plan: RunPlan,
+    fitted: FittedHead,
+    test: Sequences,
+    probabilities: Float32Array,
+    scores: dict[str, Any],
+    summary: RunSummary,
+) -> None:
+    """Write all files of a run into its folder.
+
+    Parameters
+    ----------
+    folder : Path
+    plan : RunPlan
+    fitted : FittedHead
+    test : Sequences
+        The test part.
+    probabilities : ndarray of float32, shape (n_test, n_classes)
+    scores : dict
+        See `pipeline.scores.metrics.report_scores`.
+    summary : RunSummary
+    """
+    save_model(fitted.model, folder / MODEL_FILE)
+    _write_history(folder, fitted)
+    _write_predictions(folder, plan, test, probabilities)
+    write_json(folder / "report.json", scores)
+    write_json(folder / "split.json", split_to_json(plan.split))
+    write_json(folder / RUN_FILE, _describe(plan, fitted, scores, summary))
+    write_run_report(folder, plan.store, videos=plan.videos)
+    if plan.tensorboard:
+        write_tensorboard(folder)
+
+
+def _describe(
+    plan: RunPlan, fitted: FittedHead, scores: dict[str, Any], summary: RunSummary
+) -> dict[str, Any]:
+    return {
+        "schema": RUN_SCHEMA,
+        "head": plan.head,
+        "classes": plan.classes,
+        "summary": asdict(summary),
+        "metrics": {k: v for k, v in scores.items() if k not in ("classes", "confusions")},
+        "settings": plan.settings,
+        "store": {
+            "path": str(plan.store.path.resolve()),
+            "fingerprint": plan.store.header.fingerprint,
+            "header": asdict(plan.store.header),
+        },
+        "n_parameters": fitted.model.count_params(),
+        "leaks": plan.split.leaks,
+        "groups_known": plan.split.groups_known,
+        "split": split_to_json(plan.split),
+        **describe_environment(),
+    }
+
+
+def _write_history(folder: Path, fitted: FittedHead) -> None:
+    epochs = [asdict(report) for report in fitted.history]
+    write_json(folder / "history.json", {"best_epoch": fitted.best_epoch, "epochs": epochs})
+    write_csv(folder / "history.csv", list(epochs[0]), [list(e.values()) for e in epochs])
+
+
+def _write_predictions(
+    folder: Path, plan: RunPlan, test: Sequences, probabilities: Float32Array
+) -> None:
+    header = ["clip_id", "group", "part", "label", "predicted"]
+    rows = (
+        [
+            clip_id,
+            plan.groups[clip_id],
+            "test",
+            plan.classes[truth],
+            plan.classes[int(row.argmax())],
+            *(f"{value:.6g}" for value in row),
+        ]
+        for clip_id, truth, row in zip(
+            test.clip_ids, test.class_indices, probabilities, strict=True
+        )
+    )
+    columns = [*header, *(f"probability:{label}" for label in plan.classes)]
+    write_csv(folder / "predictions.csv", columns, rows)

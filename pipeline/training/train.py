@@ -1,0 +1,238 @@
+"""Training one head on a store, and keeping it as a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from features.errors import OutputExists, RunDamaged
+from features.store.store import open_store
+from pipeline.data.sequences import load_sequences
+from pipeline.heads.headoptions import Aggregate, HeadOptions
+from pipeline.heads.registry import parse_head
+from pipeline.report.run import require_videos, write_run_report
+from pipeline.report.tensorboard import write_tensorboard
+from pipeline.runs.outputs import report_unwritable, require_free, staged_folder
+from pipeline.runs.provenance import name_differences
+from pipeline.runs.run import RUN_FILE, RunSummary, read_run
+from pipeline.scores.frameorder import score_orders
+from pipeline.scores.metrics import most_frequent, report_scores
+from pipeline.splits.choose import choose_split
+from pipeline.splits.leaks import find_straddling_duplicates
+from pipeline.splits.split import Split
+from pipeline.splits.splitrequest import SplitRequest
+from pipeline.training.epochs import predict_clips
+from pipeline.training.fit import fit_head
+from pipeline.training.keep import RunPlan, write_run
+from pipeline.training.options import ClassWeights, EpochReport, FitOptions
+from pipeline.training.threads import limit_threads
+
+
+def train_head(
+    store_path: str | Path,
+    out: str | Path,
+    *,
+    head: str = "lstm",
+    split: Split | str | Path | None = None,
+    test_lists: str | Path | None = None,
+    fold: int | None = None,
+    test_fraction: float | None = None,
+    val_fraction: float = 0.2,
+    group_regex: str | None = None,
+    allow_leaks: bool = False,
+    ignore_groups: bool = False,
+    join_near_duplicates: bool = False,
+    seed: int = 0,
+    epochs: int = 100,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    units: int | None = None,
+    dropout: float | None = None,
+    reduce: str | None = None,
+    window: int | None = None,
+    aggregate: Aggregate = "mean",
+    patience: int = 12,
+    class_weights: ClassWeights = "none",
+    threads: int | None = None,
+    videos: str | Path | None = None,
+    tensorboard: bool = False,
+    overwrite: bool = False,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+) -> RunSummary:
+    """Train a head on a store and write a run.
+
+    Training stops by the validation part; the test part is looked at once, at the end.
+    Doing the same again costs nothing: a finished run with the same settings is returned.
+
+    Parameters
+    ----------
+    store_path : str or Path
+    out : str or Path
+        Folder of the run.
+    head : str, default "lstm"
+        See `pipeline.heads.registry.parse_head`.
+    split, test_lists, fold, test_fraction, val_fraction, group_regex, allow_leaks
+        See `pipeline.splits.splitrequest.SplitRequest`.
+    ignore_groups, join_near_duplicates
+        See `pipeline.splits.splitrequest.SplitRequest`.
+    seed : int, default 0
+        Of the split, the first weights, dropout, the order of clips and the bootstrap. Sets
+        the global random seeds of Python, NumPy and the Keras backend.
+    epochs, batch_size, learning_rate, patience, class_weights
+        See `pipeline.training.options.FitOptions`.
+    units, dropout, reduce, window, aggregate
+        See `pipeline.heads.headoptions.HeadOptions`; by default the head's own.
+    threads : int, optional
+        Most threads of the Keras backend; only before Keras is imported.
+    videos : str or Path, optional
+        Where the video folder lies now, for the pictures in ``report.html``; by default where
+        the store says it lay. A finished run gets a new page.
+    tensorboard : bool, default False
+        Write TensorBoard logs into the run as well.
+    overwrite : bool, default False
+        Replace a run that stands at `out`.
+    on_epoch : callable, optional
+        Called with an `EpochReport` after every epoch.
+
+    Returns
+    -------
+    RunSummary
+
+    Raises
+    ------
+    StoreNotFound, StoreDamaged
+        If the store cannot be read.
+    HeadUnknown, OptionInvalid
+        If an option has no legal value.
+    SplitImpossible, SplitLeaks
+        If the clips cannot be divided as asked.
+    OutputExists, OutputUnwritable
+        If the run cannot be written to `out`.
+    TrainingFailed
+        If a loss is not finite.
+    """
+    target = Path(out)
+    parse_head(head)
+    require_videos(videos)
+    request = SplitRequest(
+        split,
+        test_lists,
+        fold,
+        test_fraction,
+        val_fraction,
+        group_regex,
+        allow_leaks,
+        seed,
+        ignore_groups=ignore_groups,
+        join_near_duplicates=join_near_duplicates,
+    )
+    head_options = HeadOptions(units, dropout, reduce, window, aggregate)
+    fit_options = FitOptions(epochs, batch_size, learning_rate, patience, class_weights)
+    store = open_store(store_path)
+    chosen, groups = choose_split(store, request)
+    trained = set(chosen.train)
+    classes = tuple(sorted({clip.label for clip in store.clips if clip.clip_id in trained}))
+    options = (head_options, fit_options, videos, tensorboard)
+    plan = RunPlan(store, chosen, groups, classes, head, seed, *options)
+    if not overwrite:
+        finished = _find_finished(target, plan)
+        if finished is not None:
+            with report_unwritable(target):
+                if videos is not None:
+                    write_run_report(target, store, videos=videos)
+                if tensorboard:
+                    write_tensorboard(target)
+            return finished
+    _require_free(target, plan, overwrite=overwrite)
+    limit_threads(threads)
+    with staged_folder(target) as folder:
+        summary = _train_into(folder, target, plan, on_epoch)
+        # Once more: another process may have put something there meanwhile.
+        if overwrite or _find_finished(target, plan) is None:
+            _require_free(target, plan, overwrite=overwrite)
+    return summary
+
+
+def _require_free(target: Path, plan: RunPlan, *, overwrite: bool) -> None:
+    require_free(target, marker=RUN_FILE, what="run", overwrite=overwrite, source=plan.store.path)
+
+
+def _find_finished(target: Path, plan: RunPlan) -> RunSummary | None:
+    if not (target / RUN_FILE).is_file():
+        return None
+    try:
+        run = read_run(target)
+    except RunDamaged as problem:
+        raise OutputExists(
+            f"A run is only written once. '{target}' holds a damaged one.",
+            hint="give another --out, or --overwrite to replace it",
+        ) from problem
+    if run.settings == plan.settings:
+        return run.summary
+    differences = name_differences(run.settings, plan.settings)
+    raise OutputExists(
+        f"A run is only written once. '{target}' holds one with other settings ({differences}).",
+        hint="give another --out, or --overwrite to replace it",
+    )
+
+
+def _train_into(
+    folder: Path, target: Path, plan: RunPlan, on_epoch: Callable[[EpochReport], None] | None
+) -> RunSummary:
+    started = time.perf_counter()
+    split = plan.split
+    train, val = (load_sequences(plan.store, p, plan.classes) for p in (split.train, split.val))
+    fitted = fit_head(
+        train,
+        val,
+        head=plan.head,
+        n_classes=len(plan.classes),
+        seed=plan.seed,
+        head_options=plan.head_options,
+        fit_options=plan.fit_options,
+        on_epoch=on_epoch,
+    )
+    test = load_sequences(plan.store, split.test, plan.classes)
+    probabilities = predict_clips(fitted.model, test, plan.head_options)
+    test_groups = [plan.groups[clip_id] for clip_id in test.clip_ids]
+    scores = report_scores(
+        probabilities,
+        test.class_indices,
+        test_groups,
+        plan.classes,
+        majority=most_frequent(train.class_indices),
+        seed=plan.seed,
+    )
+    orders = score_orders(fitted.model, test, plan.head_options, seed=plan.seed)
+    scores["frame_order"] = asdict(orders)
+    near_duplicates, n_near_duplicates = find_straddling_duplicates(plan.store, [split])
+    summary = RunSummary(
+        path=str(target),
+        head=plan.head,
+        accuracy=scores["accuracy"]["mean"],
+        low=scores["accuracy"]["low"],
+        high=scores["accuracy"]["high"],
+        balanced_accuracy=scores["balanced_accuracy"],
+        macro_f1=scores["macro_f1"],
+        majority_class=scores["majority_class"],
+        majority_accuracy=scores["majority_accuracy"],
+        n_train=len(split.train),
+        n_val=len(split.val),
+        n_test=len(split.test),
+        n_excluded=len(split.excluded),
+        n_failed=sum(clip.status == "failed" for clip in plan.store.clips),
+        leaks=split.leaks,
+        groups_known=split.groups_known,
+        epochs_run=len(fitted.history),
+        best_epoch=fitted.best_epoch,
+        seconds=time.perf_counter() - started,
+        backwards=orders.backwards,
+        shuffled=orders.shuffled,
+        near_duplicates=near_duplicates,
+        n_near_duplicates=n_near_duplicates,
+    )
+    with report_unwritable(target):
+        write_run(folder, plan, fitted, test, probabilities, scores, summary)
+    return summary
