@@ -1,0 +1,266 @@
+"""Writing results so that they are complete or not there at all."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from filelock import FileLock, Timeout
+
+from features.errors import FrameHeadError, OutputExists, OutputUnwritable
+
+# Names have a limit, which what is added to them must not pass.
+_MOST_NAME_CHARACTERS = 40
+_LOCK_NAME = ".in-use"
+_RETIRED_NAME = "replaced"
+# A folder is locked within milliseconds of being made; after this long nobody will.
+_UNLOCKED_SECONDS = 60.0
+
+
+@contextmanager
+def whole_file(path: Path, *, sync: bool = False) -> Iterator[Path]:
+    """Write a file under another name beside its place, and rename it when it is complete.
+
+    Parameters
+    ----------
+    path : Path
+        Final place; a file that stands there is replaced.
+    sync : bool, default False
+        Wait until the content is on the disk before renaming, so that a power cut cannot
+        leave an empty file under the final name.
+
+    Yields
+    ------
+    Path
+        Where to write, with the same suffix. Whatever is there when an error leaves the
+        context is deleted.
+    """
+    partial = path.with_name(f"{_partial_prefix(path)}{os.getpid()}.partial{path.suffix}")
+    try:
+        yield partial
+        if sync:
+            _sync(partial)
+        partial.replace(path)
+        if sync and os.name != "nt":  # Windows cannot open a folder for syncing
+            _sync(path.parent)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def clear_partials(path: Path) -> None:
+    """Delete what killed writers of a file left; only for who holds the only right to write it."""
+    for leftover in path.parent.glob(f"{glob.escape(_partial_prefix(path))}*.partial*"):
+        leftover.unlink(missing_ok=True)
+
+
+@contextmanager
+def private_folder(near: Path) -> Iterator[Path]:
+    """Make a folder beside `near` that is this call's alone and is deleted at the end.
+
+    Folders that killed processes left there are deleted first: they are known by a lock that
+    nobody holds any more.
+    """
+    prefix = _partial_prefix(near)
+    near.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in near.parent.glob(f"{glob.escape(prefix)}*.partial"):
+        _remove_if_abandoned(leftover, near)
+    while True:
+        # A name of our own: the user may have named a folder in any way that we could guess.
+        folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=".partial", dir=near.parent))
+        lock = FileLock(folder / _LOCK_NAME)
+        lock.acquire()
+        if (folder / _LOCK_NAME).exists():
+            break
+        lock.release()  # another process took the folder for an abandoned one
+    try:
+        yield folder
+    finally:
+        lock.release()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def staged_folder(out: Path) -> Iterator[Path]:
+    """Fill a folder beside its final place, and move it there when it is complete.
+
+    A folder that stands there is replaced. What fails while the new one is filled keeps its
+    kind; what fails in making or moving it is OutputUnwritable.
+    """
+    out = out.absolute()
+    with ExitStack() as stack:
+        with report_unwritable(out):
+            folder = stack.enter_context(private_folder(out)) / "new"
+            folder.mkdir()
+        yield folder
+        with report_unwritable(out):
+            replace_folder(folder, out)
+
+
+@contextmanager
+def staged_file(out: Path) -> Iterator[Path]:
+    """Write a file as `whole_file` does, making its folder; it may take an empty folder's place."""
+    out = out.absolute()
+    with report_unwritable(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(out) as partial:
+        yield partial
+        with report_unwritable(out):
+            if out.is_dir() and not out.is_symlink():
+                out.rmdir()
+
+
+def replace_folder(folder: Path, out: Path) -> None:
+    """Move a folder to where another one may stand; that one is gone only when this one is there."""
+    had_one = os.path.lexists(out)
+    retired = folder.with_name(_RETIRED_NAME)
+    if had_one:
+        out.rename(retired)
+    try:
+        folder.rename(out)
+    except BaseException:  # Ctrl-C as well: what was there comes back
+        if had_one and not os.path.lexists(out):
+            retired.rename(out)
+        raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole; text that is not UTF-8 is escaped, NaN and infinity are refused."""
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="ascii")
+
+
+def read_json(path: Path) -> Any:
+    """Read what `write_json` wrote."""
+    return json.loads(path.read_text(encoding="ascii"))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text whole."""
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def open_csv(path: Path) -> TextIO:
+    """Open a text file for writing rows; file names that are not UTF-8 come out as they were."""
+    return path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table whole."""
+    with whole_file(path) as partial, open_csv(partial) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Read a table that `write_csv` wrote: one dictionary per row, by column name."""
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def hash_file(path: Path, on_block: Callable[[], None] = lambda: None) -> str:
+    """Return the SHA-256 of a file, in hexadecimal; `on_block` is called once a megabyte."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            on_block()
+    return digest.hexdigest()
+
+
+def digest_json(content: Any) -> str:
+    """Return the hexadecimal SHA-256 of JSON-ready values."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+@contextmanager
+def report_unwritable(path: Path) -> Iterator[None]:
+    """Turn the system's refusal to write `path` into OutputUnwritable."""
+    try:
+        yield
+    except FrameHeadError:
+        raise
+    except OSError as problem:
+        raise OutputUnwritable(
+            f"The output must be writable. Writing '{path}' failed: {problem}.",
+            hint="free disk space, or give --out in a folder where you may write",
+        ) from problem
+
+
+def require_free(out: Path, *, marker: str, what: str, overwrite: bool, source: Path) -> None:
+    """Refuse to write over something with OutputExists.
+
+    Parameters
+    ----------
+    out : Path
+        Folder that is to be made.
+    marker : str
+        File by which a folder of ours is known; no other folder is ever deleted.
+    what : str
+        Kind of result, for the message.
+    overwrite : bool
+        Whether a folder of ours may be replaced.
+    source : Path
+        What the result is made of; a folder that holds it is never replaced.
+    """
+    if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out.is_dir() and (out / marker).exists()):
+        raise OutputExists(
+            f"--out must be new, empty or a {what}. '{out}' is none of these, and is left alone.",
+            hint="give another --out",
+        )
+    if not overwrite:
+        raise OutputExists(
+            f"A {what} is only written once. '{out}' holds one that was made with other settings.",
+            hint="give another --out, or --overwrite to replace it",
+        )
+    require_outside(out, source)
+
+
+def require_outside(out: Path, source: Path) -> None:
+    """Refuse to replace something that is, or holds, what a result is made of."""
+    if out.exists() and source.resolve().is_relative_to(out.resolve()):
+        raise OutputExists(
+            f"--out must not be or hold what the result is made of. '{out}' would take "
+            f"'{source}' with it, and is left alone even with --overwrite.",
+            hint="give another --out",
+        )
+
+
+def _partial_prefix(path: Path) -> str:
+    return f".{path.name[:_MOST_NAME_CHARACTERS]}."
+
+
+def _remove_if_abandoned(folder: Path, near: Path) -> None:
+    lock_path = folder / _LOCK_NAME
+    with suppress(OSError, NotImplementedError, Timeout):
+        # Without a lock it was made this moment, or its maker was killed before locking it.
+        if not lock_path.exists() and time.time() - folder.stat().st_mtime < _UNLOCKED_SECONDS:
+            return
+        with FileLock(lock_path, timeout=0):
+            retired = folder / _RETIRED_NAME
+            if retired.exists() and not os.path.lexists(near):
+                retired.rename(near)  # killed between the two renames of `replace_folder`
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
