@@ -69,6 +69,10 @@ class OpenCVBroken(FrameHeadError, ImportError):
     """OpenCV is installed but cannot be imported."""
 
 
+class DecoderBroken(FrameHeadError, ImportError):
+    """PyAV is installed but cannot be imported."""
+
+
 class WeightsNotFound(FrameHeadError, FileNotFoundError):
     """The backbone's weights are not on this machine and cannot be downloaded."""
 

@@ -183,6 +183,8 @@ class VideoFacts:
         Frame rate in the header, frames per second.
     width_px, height_px : int
         Size of the first decoded frame, rotation applied.
+    note : str
+        What is odd about the file, such as damage; empty if nothing is.
     """
 
     n_frames_header: int = 0
@@ -190,6 +192,7 @@ class VideoFacts:
     fps_header: float = 0.0
     width_px: int = 0
     height_px: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,15 @@
-"""Decoding: the chosen frames of one video file, as square RGB pictures.
+"""Decoding: the chosen frames of one video file, or of parts of it, as square RGB pictures.
 
-With `features.video.frames` the only place of stage 1 that knows OpenCV. Decoding always runs
-forward from the first frame: seeking is inexact in OpenCV and slower. The frame count in
-a header is used as a guess that decoding then proves or refutes; it is never trusted.
+Frames are numbered in the order in which they are shown, from 0, over the whole file. Where its
+packets can be trusted, only what the chosen frames need is decoded, and that gives the same
+pixels as decoding everything; where not, everything is decoded and the frames that come out count.
+Interlaced frames stay as they are coded, both fields woven. Colours follow the tags of the
+stream; untagged ones are taken for BT.601 in limited range, as FFmpeg takes them.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,41 @@ import numpy as np
 
 from features.errors import VideoUnreadable
 from features.records import FrameArray, FrameSampling, IntArray, VideoFacts
-from features.video.frames import FrameBatch, FrameBuffer, encode_jpeg, import_cv2
-from features.video.sampling import make_frame_filter, sample_indices
-
-LACKS_MEMORY = "needs more memory than --clip-memory allows"
-
-_NO_PICTURE_HINT = (
-    "play the file in another program; if it plays, re-encode it: "
-    "ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4"
+from features.video.frames import FrameBatch, FrameBuffer, PictureMaker, encode_jpeg
+from features.video.index import USUAL_RATE, PacketIndex, Plan, plan_decoding, read_index
+from features.video.packets import INTRA_CODECS
+from features.video.sampling import choose_positions, find_grid, make_frame_filter
+from features.video.source import (
+    LACKS_MEMORY,
+    MEND,
+    VideoSource,
+    import_av,
+    name_codec,
+    open_video,
+    read_packets,
 )
+
+__all__ = [
+    "LACKS_MEMORY",
+    "WHOLE",
+    "Span",
+    "count_frames",
+    "read_frames",
+    "read_picture",
+    "read_pictures",
+    "read_spans",
+]
+
+Span = tuple[float, float]
+WHOLE: Span = (float("-inf"), float("inf"))
+
+# Containers round times; half a millisecond belongs to the next span already.
+_SPAN_TOLERANCE = 0.0005
+_MOST_HELD_BYTES = 64 * 2**20
+# Reading on past fewer packets than this is quicker than seeking.
+_LEAST_SEEK = 100
+# A step back in time by more frames than this is a new beginning, not disorder.
+_MOST_DISORDER = 16
 
 
 def read_frames(
@@ -35,8 +61,10 @@ def read_frames(
     size_px: int,
     most_frames: int = 32,
     on_progress: Callable[[], None] = lambda: None,
+    span: Span = WHOLE,
+    decodes_all: bool = False,
 ) -> Iterator[FrameBatch | VideoFacts]:
-    """Decode the chosen frames of a video file.
+    """Decode the chosen frames of a video file, or of a part of it.
 
     Parameters
     ----------
@@ -47,7 +75,11 @@ def read_frames(
     most_frames : int, default 32
         Frames per batch, at most.
     on_progress : callable, optional
-        Called once per decoded frame, to show that decoding is alive.
+        Called once per packet, to show that decoding is alive.
+    span : tuple of (float, float), optional
+        Start and end in seconds; the frame at the end does not belong to it.
+    decodes_all : bool, default False
+        Decode everything, which gives the same frames: the check of all that is left out.
 
     Yields
     ------
@@ -58,250 +90,496 @@ def read_frames(
     ------
     VideoUnreadable
         If no frame decodes; then nothing was yielded.
-    OpenCVBroken
-        If OpenCV cannot be imported.
+    DecoderBroken, OpenCVBroken
+        If PyAV or OpenCV cannot be imported.
     """
-    if sampling.strategy == "uniform":
-        yield from _read_uniform(path, int(sampling.value), size_px, most_frames, on_progress)
-        return
-    is_wanted = make_frame_filter(sampling)
-    frames = FrameBuffer(size_px, most_frames)
-    with _open(path) as capture:
-        facts = _header_facts(capture)
-        n_decoded = 0
-        for seconds in _grab_all(capture, on_progress):
-            if is_wanted(n_decoded, seconds):
-                frames.add(_retrieve(capture, path), seconds, n_decoded)
-                if frames.is_full:
-                    yield frames.take()
-            n_decoded += 1
-        facts = _decoded_facts(capture, facts, n_decoded, path)
-    if not frames.is_empty:
-        yield frames.take()
-    yield facts
+    for item in read_spans(
+        path,
+        [span],
+        sampling,
+        size_px=size_px,
+        most_frames=most_frames,
+        on_progress=on_progress,
+        decodes_all=decodes_all,
+    ):
+        yield item if isinstance(item, VideoFacts) else item[1]
 
 
-def _read_uniform(
-    path: Path, n_wanted: int, size_px: int, most_frames: int, on_progress: Callable[[], None]
-) -> Iterator[FrameBatch | VideoFacts]:
-    # The header's count decides which frames the first pass keeps. Only if the true
-    # count asks for other frames is the clip decoded once more.
-    guess: IntArray | None = None
-    for _ in range(3):
-        with _open(path) as capture:
-            facts = _header_facts(capture)
-            if guess is None:
-                claimed = max(facts.n_frames_header, 1)
-                guess = sample_indices(claimed, n_wanted=n_wanted)
-            batches, n_decoded = _collect(capture, path, guess, size_px, most_frames, on_progress)
-            facts = _decoded_facts(capture, facts, n_decoded, path)
-        wanted = sample_indices(n_decoded, n_wanted=n_wanted)
-        if np.array_equal(wanted, guess[: len(wanted)]):
-            # Every frame kept is wanted: what the guess adds lies behind the clip's end.
-            yield from batches
-            yield facts
+def read_spans(
+    path: Path,
+    spans: Sequence[Span],
+    sampling: FrameSampling,
+    *,
+    size_px: int,
+    most_frames: int = 32,
+    on_progress: Callable[[], None] = lambda: None,
+    decodes_all: bool = False,
+) -> Iterator[tuple[int, FrameBatch] | VideoFacts]:
+    """Decode the chosen frames of several parts of one file in one pass; see `read_frames`.
+
+    Yields (number of the span, batch), each span's in the order of time, and last the facts. A
+    single span without a frame is a `VideoUnreadable`; of several, it yields nothing.
+    """
+    with open_video(path) as source:
+        index = read_index(source, on_progress)
+        job = _Job(source, index, spans, sampling, size_px, most_frames, on_progress)
+        plan = job.plan()
+        is_done = False
+        if plan is not None:
+            try:
+                yield from job.follow(plan, decodes_all=decodes_all)
+                is_done = True
+            except _Surprise:
+                job.restart()
+        if not is_done:
+            yield from job.decode_all()
+        yield job.facts()
+
+
+class _Surprise(Exception):
+    """What came out of the decoder is not what the packets let expect."""
+
+
+class _Decoder:
+    """Sends packets to a source's decoder and counts those from which it makes nothing."""
+
+    def __init__(self, source: VideoSource) -> None:
+        self._context = source.stream.codec_context
+        self._error = import_av().error.FFmpegError
+        self.n_bad = 0
+
+    def send(self, packet: Any) -> Sequence[Any]:
+        try:
+            return self._context.decode(packet)  # type: ignore[no-any-return]
+        except MemoryError:
+            raise
+        except self._error:
+            self.n_bad += packet is not None
+            return ()
+
+    def drain(self) -> Sequence[Any]:
+        """Take the frames that wait for later ones, and be ready for another place."""
+        frames = self.send(None)
+        self._context.flush_buffers()
+        return frames
+
+
+class _Clock:
+    """Times of decoded frames: strictly increasing, whatever the file says."""
+
+    def __init__(self, source: VideoSource, index: PacketIndex) -> None:
+        base = source.stream.time_base
+        self._base = (base.numerator, base.denominator) if base else (1, 1)
+        self._index = index
+        self._step = 1.0 / float(source.frame_rate or USUAL_RATE)
+        self._shift = -index.start_seconds
+        self._last: float | None = None
+
+    def tell(self, frame: Any, position: int) -> float:
+        if self._index.has_times and (self._index.has_pts or frame.pts is not None):
+            stamp = frame.pts
+            seconds = None
+            if stamp is not None:
+                seconds = float(stamp) * self._base[0] / self._base[1] + self._shift
+        else:
+            times = self._index.times
+            seconds = float(times[position]) if position < len(times) else None
+        if self._last is None:
+            self._last = 0.0 if seconds is None else seconds
+            return self._last
+        if seconds is None:
+            seconds = self._last + self._step
+        elif seconds <= self._last:
+            if self._last - seconds > _MOST_DISORDER * self._step:
+                self._shift += self._last + self._step - seconds
+                seconds = self._last + self._step
+            else:
+                seconds = self._last + self._step / 2
+        self._last = seconds
+        return seconds
+
+
+def _decode_forward(
+    source: VideoSource, index: PacketIndex, decoder: _Decoder, on_progress: Callable[[], None]
+) -> Iterator[Any]:
+    """Yield every frame of a source of which nothing was decoded yet."""
+    packets = index.packets
+    if packets is None:
+        packets = read_packets(source, on_progress)
+    for number, packet in enumerate(packets):
+        on_progress()
+        if number >= index.n_lead_in and packet.size:
+            yield from decoder.send(packet)
+    yield from decoder.drain()
+
+
+def _decode_plan(
+    source: VideoSource,
+    index: PacketIndex,
+    plan: Plan,
+    decoder: _Decoder,
+    on_progress: Callable[[], None],
+) -> Iterator[Any]:
+    """Yield the frames of a plan and what else had to be decoded for them."""
+    reader = _PacketReader(source, index, on_progress)
+    for segment in plan.segments:
+        reader.go_to(segment.begin)
+        for number in range(segment.begin, segment.end):
+            packet = reader.take(number)
+            if number in plan.packets:
+                yield from decoder.send(packet)
+        yield from decoder.drain()
+
+
+class _PacketReader:
+    """Hands out packets by number: kept ones, or from the file, where it seeks."""
+
+    def __init__(
+        self, source: VideoSource, index: PacketIndex, on_progress: Callable[[], None]
+    ) -> None:
+        self._source = source
+        self._index = index
+        self._on_progress = on_progress
+        self._next = len(index.pts)  # the file has just been read to its end
+        self._packets: Iterator[Any] = iter(())
+
+    def go_to(self, number: int) -> None:
+        if self._index.packets is not None or 0 <= number - self._next < _LEAST_SEEK:
             return
-        guess = wanted
-    raise VideoUnreadable(
-        f"A clip must decode to the same number of frames each time. '{path}' does not."
+        stamp = self._index.dts[number]
+        if stamp is None or "matroska" in self._source.container.format.name:
+            stamp = self._index.pts[number]
+        self._source.container.seek(stamp, stream=self._source.stream)
+        self._packets = read_packets(self._source, self._on_progress)
+        # It stops at a key frame at or before the one that is asked for.
+        position_of = {pts: at for at, pts in enumerate(self._index.pts)}
+        for packet in self._packets:
+            at = position_of.get(packet.pts, len(position_of))
+            if at > number:
+                break
+            self._next = at + 1
+            if at == number:
+                self._first = packet
+                return
+        raise _Surprise
+
+    def take(self, number: int) -> Any:
+        self._on_progress()
+        if self._index.packets is not None:
+            return self._index.packets[number]
+        if number == self._next - 1:
+            return self._first
+        packet = None
+        while self._next <= number:
+            packet = next(self._packets, None)
+            if packet is None or packet.pts != self._index.pts[self._next]:
+                raise _Surprise
+            self._next += 1
+        return packet
+
+
+class _Job:
+    """One file, its spans, and what has come of them so far."""
+
+    def __init__(
+        self,
+        source: VideoSource,
+        index: PacketIndex,
+        spans: Sequence[Span],
+        sampling: FrameSampling,
+        size_px: int,
+        most_frames: int,
+        on_progress: Callable[[], None],
+    ) -> None:
+        self._source = source
+        self._index = index
+        self._spans = spans
+        self._sampling = sampling
+        self._on_progress = on_progress
+        self._picture = PictureMaker("rgb24")
+        self._shape = (size_px, most_frames)
+        self._decoder = _Decoder(source)
+        self._is_fresh = True  # nothing was sent to the decoder yet
+        self._grid = find_grid(index.times, source.frame_rate)
+        self._n_decoded = 0
+        self._size = (0, 0)
+        self.restart()
+
+    def restart(self) -> None:
+        self._buffers = [FrameBuffer(*self._shape) for _ in self._spans]
+
+    def _choose(self, times: Any) -> list[IntArray]:
+        """Choose the positions of each span's frames, given the time of every frame."""
+        chosen = []
+        for start, end in self._spans:
+            first, last = np.searchsorted(times, np.array([start, end]) - _SPAN_TOLERANCE)
+            inside = choose_positions(times[first:last], self._sampling, self._grid)
+            chosen.append(inside + first)
+        return chosen
+
+    def plan(self) -> Plan | None:
+        """Plan the least decoding, where that can be less than everything."""
+        self._chosen = self._choose(self._index.times)
+        wanted = {int(position) for part in self._chosen for position in part}
+        if not wanted or len(wanted) == self._index.n_frames:
+            return None
+        return plan_decoding(self._index, wanted)
+
+    def _takers(self) -> dict[int, list[int]]:
+        """Tell which spans take the frame at each wanted position."""
+        takers: dict[int, list[int]] = {}
+        for span, part in enumerate(self._chosen):
+            for position in part.tolist():
+                takers.setdefault(position, []).append(span)
+        return takers
+
+    def follow(self, plan: Plan, *, decodes_all: bool) -> Iterator[tuple[int, FrameBatch]]:
+        """Decode by a plan; `_Surprise` if it fails before anything was yielded."""
+        takers, times = self._takers(), self._index.times
+        held: list[tuple[int, FrameBatch]] = []
+        n_held = done = 0
+        is_held = True
+        frames = self._frames_of(plan, decodes_all=decodes_all)
+        missing = set(plan.expected)
+        is_intra = self._source.codec in INTRA_CODECS
+        while True:
+            try:
+                frame = next(frames, None)
+                if frame is None:
+                    break
+                is_odd = frame.is_corrupt or (frame.interlaced_frame and not is_intra)
+                if frame.pts in missing:
+                    if is_odd:
+                        raise _Surprise
+                    missing.discard(frame.pts)
+            except _Surprise:
+                if is_held:
+                    raise
+                # Too late to number anew: what is still wanted and decodes is taken.
+                self._decoder = _Decoder(self._source)
+                frames, missing = self._again(), set()
+                continue
+            position = plan.position_of.get(frame.pts, -1)
+            if position < done:
+                continue
+            done = position + 1
+            picture = self._see(frame)
+            for span in takers[position]:
+                batch = self._add(span, picture, float(times[position]), position)
+                if batch is not None:
+                    held.append((span, batch))
+                    n_held += batch.frames.nbytes
+            if not is_held or (n_held > _MOST_HELD_BYTES and self._sampling.strategy != "uniform"):
+                is_held = False
+                yield from held
+                held.clear()
+        if missing and is_held:
+            raise _Surprise
+        self._n_decoded = self._index.n_frames
+        yield from held
+        yield from self._rest()
+
+    def _frames_of(self, plan: Plan, *, decodes_all: bool) -> Iterator[Any]:
+        if decodes_all:
+            return self._again()
+        self._is_fresh = False
+        return _decode_plan(self._source, self._index, plan, self._decoder, self._on_progress)
+
+    def _again(self) -> Iterator[Any]:
+        """Yield every frame, from the beginning, out of a decoder that has seen nothing."""
+        if self._index.packets is not None and self._is_fresh:
+            self._is_fresh = False
+            yield from _decode_forward(
+                self._source, self._index, self._decoder, self._on_progress
+            )
+            return
+        with open_video(self._source.path) as source:
+            self._decoder = _Decoder(source)
+            yield from _decode_forward(source, self._index, self._decoder, self._on_progress)
+
+    def decode_all(self) -> Iterator[tuple[int, FrameBatch]]:
+        """Decode everything and number what comes out."""
+        if self._sampling.strategy == "uniform":
+            yield from self._decode_uniform()
+            return
+        filters = [make_frame_filter(self._sampling, self._grid) for _ in self._spans]
+        counts = [0] * len(self._spans)
+        clock = _Clock(self._source, self._index)
+        self._n_decoded = 0
+        for position, frame in enumerate(self._again()):
+            seconds = clock.tell(frame, position)
+            self._n_decoded += 1
+            picture = None
+            for span, (start, end) in enumerate(self._spans):
+                if not start <= seconds + _SPAN_TOLERANCE < end:
+                    continue
+                is_wanted = filters[span](counts[span], seconds)
+                counts[span] += 1
+                if is_wanted:
+                    picture = self._see(frame) if picture is None else picture
+                    batch = self._add(span, picture, seconds, position)
+                    if batch is not None:
+                        yield span, batch
+        yield from self._rest()
+
+    def _decode_uniform(self) -> Iterator[tuple[int, FrameBatch]]:
+        # The packets' count decides which frames the first pass keeps. Only if the true
+        # count asks for other frames is the clip decoded once more.
+        for _ in range(3):
+            takers = self._takers()
+            self.restart()
+            batches: list[tuple[int, FrameBatch]] = []
+            clock = _Clock(self._source, self._index)
+            times: list[float] = []
+            for position, frame in enumerate(self._again()):
+                times.append(clock.tell(frame, position))
+                if position in takers:
+                    picture = self._see(frame)
+                    for span in takers[position]:
+                        batch = self._add(span, picture, times[-1], position)
+                        if batch is not None:
+                            batches.append((span, batch))
+            self._n_decoded = len(times)
+            guess = self._chosen
+            self._chosen = self._choose(np.array(times))
+            if not times or all(
+                np.array_equal(true, old[old < len(times)])
+                for true, old in zip(self._chosen, guess, strict=True)
+            ):
+                yield from batches
+                yield from self._rest()
+                return
+        raise VideoUnreadable(
+            "A clip must decode to the same number of frames each time. "
+            f"'{self._source.path}' does not."
+        )
+
+    def _see(self, frame: Any) -> FrameArray:
+        picture = self._picture.make(frame)
+        if self._size == (0, 0):
+            self._size = (picture.shape[1], picture.shape[0])
+        return picture
+
+    def _add(
+        self, span: int, picture: FrameArray, seconds: float, position: int
+    ) -> FrameBatch | None:
+        buffer = self._buffers[span]
+        buffer.add(picture, seconds, position)
+        return buffer.take() if buffer.is_full else None
+
+    def _rest(self) -> Iterator[tuple[int, FrameBatch]]:
+        for span, buffer in enumerate(self._buffers):
+            if not buffer.is_empty:
+                yield span, buffer.take()
+
+    def facts(self) -> VideoFacts:
+        """Say what the file showed; `VideoUnreadable` if that is nothing."""
+        facts = _make_facts(
+            self._source, self._index, self._n_decoded, self._decoder.n_bad, self._size
+        )
+        if len(self._spans) == 1 and self._size == (0, 0):
+            start, end = self._spans[0]
+            raise VideoUnreadable(f"no frame between {start:g} and {end:g} s")
+        return facts
+
+
+def _make_facts(
+    source: VideoSource, index: PacketIndex, n_decoded: int, n_bad: int, size: tuple[int, int]
+) -> VideoFacts:
+    if n_decoded == 0:
+        raise VideoUnreadable(
+            f"no frame decodes of {len(index.pts)} packets: damaged, encrypted, or a kind of "
+            f"{name_codec(source)} that FFmpeg does not decode; if another program plays it: {MEND}"
+        )
+    rate = source.frame_rate
+    return VideoFacts(
+        n_frames_header=index.n_claimed,
+        n_frames_decoded=n_decoded,
+        fps_header=float(rate) if rate else 0.0,
+        width_px=size[0],
+        height_px=size[1],
+        note="; ".join(_notes(source, index, n_bad)),
     )
 
 
-def _collect(
-    capture: Any,
-    path: Path,
-    wanted: IntArray,
-    size_px: int,
-    most_frames: int,
-    on_progress: Callable[[], None],
-) -> tuple[list[FrameBatch], int]:
-    batches: list[FrameBatch] = []
-    frames = FrameBuffer(size_px, min(most_frames, max(len(wanted), 1)))
-    keep = set(wanted.tolist())
-    n_decoded = 0
-    for seconds in _grab_all(capture, on_progress):
-        if n_decoded in keep:
-            frames.add(_retrieve(capture, path), seconds, n_decoded)
-            if frames.is_full:
-                batches.append(frames.take())
-        n_decoded += 1
-    if not frames.is_empty:
-        batches.append(frames.take())
-    return batches, n_decoded
+def _notes(source: VideoSource, index: PacketIndex, n_bad: int) -> Iterator[str]:
+    n_packets, n_shown = len(index.pts), sum(index.is_shown)
+    # One frame less than the header claims is common and harmless.
+    if n_shown < index.n_claimed - 1:
+        yield f"the header claims {index.n_claimed} frames, {n_shown} are there: cut off"
+    n_damaged = max(n_bad, index.n_damaged)
+    if n_damaged:
+        yield f"damaged: {n_damaged} of {n_packets} packets are bad"
+    if not index.has_times:
+        yield f"no timestamps: times are counted at {float(source.frame_rate or USUAL_RATE):g} fps"
+    if source.note:
+        yield source.note
 
 
 def read_picture(
     path: Path, frame_index: int, *, most_px: int, on_progress: Callable[[], None] = lambda: None
 ) -> FrameArray:
-    """Decode a video file up to one frame, and make a small JPEG of that.
+    """Make a small JPEG, as an array of bytes, of one frame; longest side `most_px` pixels.
 
-    Parameters
-    ----------
-    path : Path
-    frame_index : int
-        Position among the decoded frames, from 0.
-    most_px : int
-        Longest side of the picture, pixels.
-    on_progress : callable, optional
-        Called once per decoded frame.
-
-    Returns
-    -------
-    ndarray of uint8, shape (n_bytes,)
-        The JPEG's bytes.
-
-    Raises
-    ------
-    VideoUnreadable
-        If the frame does not decode.
+    `VideoUnreadable` if the frame does not decode.
     """
-    with _open(path) as capture:
-        for index, _ in enumerate(_grab_all(capture, on_progress)):
-            if index == frame_index:
-                return encode_jpeg(_retrieve(capture, path), most_px)
+    with open_video(path) as source:
+        index = read_index(source, on_progress)
+        maker = PictureMaker("bgr24")
+        plan = plan_decoding(index, [frame_index]) if frame_index < index.n_frames else None
+        if plan is not None:
+            missing, picture = set(plan.expected), None
+            try:
+                for frame in _decode_plan(source, index, plan, _Decoder(source), on_progress):
+                    missing.discard(None if frame.interlaced_frame else frame.pts)
+                    if frame.pts in plan.position_of:
+                        picture = maker.make(frame)
+            except _Surprise:
+                picture = None
+            if picture is not None and not missing:
+                return encode_jpeg(picture, most_px)
+        with open_video(path) as again:
+            frames = _decode_forward(again, index, _Decoder(again), on_progress)
+            for position, frame in enumerate(frames):
+                if position == frame_index:
+                    return encode_jpeg(maker.make(frame), most_px)
     raise VideoUnreadable(f"decoding ends before frame {frame_index}")
 
 
 def read_pictures(
     path: Path, *, on_progress: Callable[[], None] = lambda: None
 ) -> Iterator[FrameArray | VideoFacts]:
-    """Decode every frame of a video file, whole.
+    """Decode every frame of a video file, whole: facts, pictures in BGR, facts.
 
-    Parameters
-    ----------
-    path : Path
-    on_progress : callable, optional
-        Called once per decoded frame.
-
-    Yields
-    ------
-    VideoFacts or ndarray of uint8, shape (height, width, 3)
-        First what the header claims, then the pictures (blue, green, red; rotation applied),
-        and last what the whole file showed.
-
-    Raises
-    ------
-    VideoUnreadable
-        If no frame decodes.
+    The first facts are what the header claims, the last what the whole file showed; pictures are
+    uint8 of shape (height, width, 3), rotation applied. `VideoUnreadable` if no frame decodes.
     """
-    with _open(path) as capture:
-        facts = _header_facts(capture)
-        yield facts
-        n_decoded = 0
-        for _ in _grab_all(capture, on_progress):
-            yield _retrieve(capture, path)
-            n_decoded += 1
-        yield _decoded_facts(capture, facts, n_decoded, path)
+    with open_video(path) as source:
+        rate = source.frame_rate
+        context = source.stream.codec_context
+        yield VideoFacts(
+            source.stream.frames, 0, float(rate) if rate else 0.0, context.width, context.height
+        )
+        index = read_index(source, on_progress)
+        decoder, maker, n_decoded, size = _Decoder(source), PictureMaker("bgr24"), 0, (0, 0)
+        with open_video(path) as again:
+            decoder = _Decoder(again)
+            for frame in _decode_forward(again, index, decoder, on_progress):
+                picture = maker.make(frame)
+                n_decoded += 1
+                size = size if n_decoded > 1 else (picture.shape[1], picture.shape[0])
+                yield picture
+        yield _make_facts(source, index, n_decoded, decoder.n_bad, size)
 
 
 def count_frames(path: Path, *, on_progress: Callable[[], None] = lambda: None) -> int:
-    """Count the frames that decode; 0 if the file cannot be opened.
-
-    Parameters
-    ----------
-    path : Path
-    on_progress : callable, optional
-        Called once per decoded frame.
-
-    Returns
-    -------
-    int
-    """
+    """Count the frames that decode; 0 if the file cannot be opened."""
     try:
-        with _open(path) as capture:
-            return sum(1 for _ in _grab_all(capture, on_progress))
+        with open_video(path) as source:
+            index = read_index(source, on_progress)
+            with open_video(path) as again:
+                return sum(
+                    1 for _ in _decode_forward(again, index, _Decoder(again), on_progress)
+                )
     except VideoUnreadable:
         return 0
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[Any]:
-    cv2 = import_cv2()
-    with _name_for_opencv(path) as name:
-        # FFmpeg by name: other readers take "%02d" in a file name for an image sequence.
-        options = [cv2.CAP_PROP_N_THREADS, 1]
-        try:
-            capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, options)
-        except cv2.error as problem:
-            raise VideoUnreadable(f"OpenCV refused the file: {problem.err}.") from problem
-        try:
-            if not capture.isOpened():
-                raise VideoUnreadable(_why_not_opened(path), hint=_NO_PICTURE_HINT)
-            yield capture
-        except cv2.error as problem:
-            is_memory = problem.code == cv2.Error.StsNoMem
-            reason = LACKS_MEMORY if is_memory else f"failed in OpenCV: {problem.err}"
-            raise VideoUnreadable(f"decoding {reason}") from problem
-        finally:
-            capture.release()
-
-
-@contextmanager
-def _name_for_opencv(path: Path) -> Iterator[str]:
-    name = str(path.absolute())
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        # OpenCV takes only UTF-8 names; the open descriptor has one.
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            yield f"/dev/fd/{descriptor}"
-        finally:
-            os.close(descriptor)
-    else:
-        yield name
-
-
-def _why_not_opened(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            start = file.read(1)
-    except OSError as problem:
-        return f"the file cannot be opened: {problem.strerror or problem}"
-    if not start:
-        return "the file is empty (0 bytes)"
-    return "no video stream in the file, or its header is missing or damaged"
-
-
-def _grab_all(capture: Any, on_progress: Callable[[], None]) -> Iterator[float]:
-    cv2 = import_cv2()
-    position = cv2.CAP_PROP_POS_MSEC
-    while capture.grab():
-        on_progress()
-        yield capture.get(position) / 1000.0
-
-
-def _retrieve(capture: Any, path: Path) -> FrameArray:
-    succeeded, picture = capture.retrieve()
-    if not succeeded or picture is None:
-        raise VideoUnreadable(f"a decoded frame cannot be converted to RGB in '{path}'")
-    if picture.ndim == 2:
-        picture = np.repeat(picture[:, :, None], 3, axis=2)
-    pixels: FrameArray = picture
-    return pixels
-
-
-def _header_facts(capture: Any) -> VideoFacts:
-    cv2 = import_cv2()
-    count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    # Broken headers claim anything, NaN and -1e17 included.
-    n_frames = int(np.clip(count, -(2**62), 2**62)) if np.isfinite(count) else 0
-    return VideoFacts(
-        n_frames_header=n_frames,
-        fps_header=float(rate) if np.isfinite(rate) else 0.0,
-        width_px=int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
-        height_px=int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
-    )
-
-
-def _decoded_facts(capture: Any, facts: VideoFacts, n_decoded: int, path: Path) -> VideoFacts:
-    if n_decoded == 0:
-        raise VideoUnreadable(
-            f"no frame decodes ({facts.n_frames_header} in the header): damaged, encrypted, or "
-            "in a codec that OpenCV lacks",
-            hint=_NO_PICTURE_HINT,
-        )
-    return VideoFacts(
-        facts.n_frames_header, n_decoded, facts.fps_header, facts.width_px, facts.height_px
-    )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import struct
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-from features.errors import OpenCVBroken
+from features.errors import OpenCVBroken, VideoUnreadable
 from features.records import FloatArray, FrameArray, IntArray
 
 
@@ -49,11 +51,7 @@ def import_cv2() -> ModuleType:
     OpenCVBroken
         If it cannot be imported, with the two ways to mend it.
     """
-    # FFmpeg writes its complaints straight to the terminal; our reasons replace them.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    # A playlist disguised as a video must not make FFmpeg open other places.
-    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "protocol_whitelist;file,crypto,data")
     try:
         import cv2
     except ImportError as problem:
@@ -103,7 +101,7 @@ def encode_jpeg(picture_bgr: FrameArray, most_px: int) -> FrameArray:
     Parameters
     ----------
     picture_bgr : ndarray of uint8, shape (height, width, 3)
-        As OpenCV decodes it.
+        Blue, green, red.
     most_px : int
         Longest side of the JPEG, pixels; smaller pictures keep their size.
 
@@ -120,6 +118,55 @@ def encode_jpeg(picture_bgr: FrameArray, most_px: int) -> FrameArray:
     _, coded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])
     jpeg: FrameArray = coded.reshape(-1)
     return jpeg
+
+
+class PictureMaker:
+    """Turns PyAV's frames into arrays, upright; one converter serves all frames of a file.
+
+    Layout is "rgb24" or "bgr24". Alpha is left out, and HDR is not mapped to SDR.
+    """
+
+    def __init__(self, layout: str) -> None:
+        import av
+
+        self._layout = layout
+        self._reformatter = av.video.reformatter.VideoReformatter()
+        self._fault = av.error.FFmpegError
+
+    def make(self, frame: Any) -> FrameArray:
+        """Return a frame's pixels, uint8 of shape (height, width, 3), as they are to be seen."""
+        try:
+            converted = self._reformatter.reformat(frame, format=self._layout, threads=1)
+            picture: FrameArray = converted.to_ndarray()
+        except MemoryError:
+            raise
+        except (self._fault, ValueError) as problem:
+            raise VideoUnreadable(
+                f"a decoded frame ({frame.format.name}) cannot be converted to RGB: {problem}"
+            ) from problem
+        matrix = _display_matrix(frame)
+        return picture if matrix is None else _turn(picture, matrix)
+
+
+def _display_matrix(frame: Any) -> tuple[int, ...] | None:
+    """Return a, b, c, d of x' = a x + c y, y' = b x + d y, or None if it changes nothing."""
+    try:
+        for item in frame.side_data:
+            if item.type.name == "DISPLAYMATRIX":
+                a, b, _, c, d = struct.unpack("=5i", bytes(item)[:20])
+                return None if a > 0 and d > 0 and b == 0 == c else (a, b, c, d)
+    except ValueError:  # side data of a kind that this PyAV does not know yet
+        pass
+    return None
+
+
+def _turn(picture: FrameArray, matrix: tuple[int, ...]) -> FrameArray:
+    """Turn and flip a picture to the nearest right angle."""
+    a, b, c, d = matrix
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        picture = picture.transpose(1, 0, 2)
+        a, d = c, b
+    return np.ascontiguousarray(picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
 class FrameBuffer:
@@ -153,11 +200,9 @@ class FrameBuffer:
         """Whether there is nothing to take."""
         return not self._indices
 
-    def add(self, picture_bgr: FrameArray, seconds: float, frame_index: int) -> None:
-        """Resize a decoded picture and turn it from OpenCV's BGR into RGB."""
-        cv2 = import_cv2()
-        target = self._frames[len(self._indices)]
-        cv2.cvtColor(resize_frame(picture_bgr, self._size_px), cv2.COLOR_BGR2RGB, dst=target)
+    def add(self, picture: FrameArray, seconds: float, frame_index: int) -> None:
+        """Resize an RGB picture and keep it."""
+        self._frames[len(self._indices)] = resize_frame(picture, self._size_px)
         self._seconds.append(seconds)
         self._indices.append(frame_index)
 

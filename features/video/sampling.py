@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
 from features.errors import SamplingError
-from features.records import FrameSampling, IntArray
+from features.records import FloatArray, FrameSampling, IntArray
 
 DEFAULT_FRAMES_PER_CLIP = 20
 MOST_FRAMES_PER_CLIP = 1_000_000
 MOST_FPS = 1000
+# What containers round times to, and a little more: no usual frame rate has a frame just there.
+_ROUNDING_SECONDS = 0.0010173
+_MOST_GRID_RATE = 250
+_USUAL_RATES = tuple(
+    Fraction(whole * 1000, part)
+    for whole in (24, 30, 48, 60, 120, 15, 25, 50, 10, 12, 5, 20, 100)
+    for part in (1000, 1001)
+)
+_SAME_RATE = 3e-4
 
 
 def choose_sampling(
@@ -128,26 +139,55 @@ def sample_indices(n_available: int, *, n_wanted: int) -> IntArray:
     return (2 * steps * (n_available - 1) + (n_wanted - 1)) // (2 * (n_wanted - 1))
 
 
-def make_frame_filter(sampling: FrameSampling) -> Callable[[int, float], bool]:
-    """Build the test that picks frames one by one as they are decoded.
+@dataclass(frozen=True, slots=True)
+class FrameGrid:
+    """The even spacing behind times that a container has rounded."""
 
-    Only for strategies that need no knowledge of the clip's length.
+    start_seconds: float
+    rate: float
 
-    Parameters
-    ----------
-    sampling : FrameSampling
-        With strategy "fps" or "stride".
+    def place(self, seconds: float) -> float:
+        """Return the exact time that was rounded to this one."""
+        return round((seconds - self.start_seconds) * self.rate) / self.rate
 
-    Returns
-    -------
-    callable (frame_index, timestamp_seconds) -> bool
-        To be asked once per frame, in order. At "fps" it takes the first frame at
-        or after every multiple of ``1 / fps`` since the clip's first frame.
 
-    Raises
-    ------
-    SamplingError
-        If the strategy is "uniform", which needs the clip's length.
+def find_grid(times: FloatArray, claimed_rate: Fraction | None) -> FrameGrid | None:
+    """Find the constant frame rate that all times of a video agree with, if there is one.
+
+    Matroska, WebM and FLV round every time to a millisecond, so that without it copies of a
+    video in other containers would give other frames at the same `--fps`.
+    """
+    if not len(times) or not claimed_rate or not 0 < claimed_rate <= _MOST_GRID_RATE:
+        return None
+    near = min(_USUAL_RATES, key=lambda usual: abs(usual - claimed_rate))
+    rate = float(near if abs(near / claimed_rate - 1) < _SAME_RATE else claimed_rate)
+    places = (times - times[0]) * rate
+    is_even = np.abs(places - np.round(places)).max() <= 1.2 * _ROUNDING_SECONDS * rate
+    is_even = is_even and bool((np.diff(np.round(places)) > 0).all())
+    return FrameGrid(float(times[0]), rate) if is_even else None
+
+
+def choose_positions(
+    times: FloatArray, sampling: FrameSampling, grid: FrameGrid | None = None
+) -> IntArray:
+    """Choose among frames whose times are all known; returns their positions, ascending."""
+    if not len(times):
+        return np.zeros(0, np.int64)
+    if sampling.strategy == "uniform":
+        return sample_indices(len(times), n_wanted=int(sampling.value))
+    is_wanted = make_frame_filter(sampling, grid)
+    chosen = [at for at, seconds in enumerate(times.tolist()) if is_wanted(at, seconds)]
+    return np.array(chosen, np.int64)
+
+
+def make_frame_filter(
+    sampling: FrameSampling, grid: FrameGrid | None = None
+) -> Callable[[int, float], bool]:
+    """Build the test (frame_index, timestamp_seconds) that picks frames as they are decoded.
+
+    To be asked once per frame, in order. At "fps" it takes the first frame at or after every
+    multiple of ``1 / fps`` since the first frame, where a millisecond too early is forgiven.
+    `SamplingError` for "uniform", which needs the number of frames.
     """
     if sampling.strategy == "stride":
         step = int(sampling.value)
@@ -157,15 +197,17 @@ def make_frame_filter(sampling: FrameSampling) -> Callable[[int, float], bool]:
             f"Only fps and stride can pick frames one by one. Received: {sampling}."
         )
     rate = sampling.value
+    forgiven = min(_ROUNDING_SECONDS * rate, 0.25)
     start_seconds = 0.0
     next_tick = 0
 
     def is_wanted(frame_index: int, timestamp_seconds: float) -> bool:
         nonlocal start_seconds, next_tick
+        if grid is not None:
+            timestamp_seconds = grid.place(timestamp_seconds)
         if frame_index == 0:
             start_seconds = timestamp_seconds
-        # A millionth of a tick forgives timestamps that containers round.
-        tick = math.floor((timestamp_seconds - start_seconds) * rate + 1e-6)
+        tick = math.floor((timestamp_seconds - start_seconds) * rate + forgiven)
         if tick < next_tick:
             return False
         next_tick = tick + 1

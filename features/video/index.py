@@ -1,0 +1,169 @@
+"""What the packets of a video tell before any is decoded, and the least that must be decoded.
+
+Frames are numbered in the order in which they are shown. An index is trusted only where every
+packet has a time of its own and looks whole; elsewhere every frame is decoded, in order.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import compress
+from typing import Any
+
+import numpy as np
+
+from features.records import FloatArray
+from features.video.packets import INTRA_CODECS, make_inspector
+from features.video.source import VideoSource, read_packets
+
+# Packets of files up to this size are kept, so that the file is read once.
+_MOST_KEPT_BYTES = 64 * 2**20
+USUAL_RATE = Fraction(25)
+_EXACT_CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class PacketIndex:
+    """The packets of one stream, in the order of decoding, and the times of its frames."""
+
+    packets: list[Any] | None  # themselves; None where they take too much memory
+    pts: list[int | None]
+    dts: list[int | None]
+    is_needed: list[bool]
+    is_shown: list[bool]
+    entries: list[int]  # packets with which decoding may begin
+    n_damaged: int  # packets that the file marks as corrupt, or that make no sense
+    n_lead_in: int  # packets before the first key frame, from which no decoder makes a picture
+    n_claimed: int  # packets that the file's header claims; 0 if it claims none
+    is_trusted: bool
+    order: list[int]  # trusted only: the packet of each frame, in the order of showing
+    times: FloatArray  # seconds; of each frame if trusted, else a guess as long as it can be made
+    start_seconds: float  # time of the stamp 0, negated
+    has_pts: bool
+    has_times: bool
+
+    @property
+    def n_frames(self) -> int:
+        """How many frames there are, by the packets."""
+        return len(self.times)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Packets that are decoded in one go: begin is a key frame, end is behind the last."""
+
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Plan:
+    """The least that must be decoded for some frames."""
+
+    segments: tuple[Segment, ...]
+    position_of: dict[int, int]  # wanted frames: position by presentation time stamp
+    packets: frozenset[int]  # what is sent to the decoder
+    expected: frozenset[int]  # presentation time stamps of the frames that must come out
+
+
+def read_index(source: VideoSource, on_progress: Callable[[], None]) -> PacketIndex:
+    """Read all packets of a video's stream, decoding none."""
+    codec = source.codec
+    inspect = make_inspector(codec, source.stream.codec_context.extradata)
+    is_exact = source.container.format.name in _EXACT_CONTAINERS
+    is_trusted = inspect is not None and (is_exact or codec in INTRA_CODECS)
+    kept: list[Any] | None = []
+    n_bytes = n_damaged = 0
+    pts: list[int | None] = []
+    dts: list[int | None] = []
+    is_needed: list[bool] = []
+    is_shown: list[bool] = []
+    entries: list[int] = []
+    keys: list[int] = []
+    for number, packet in enumerate(read_packets(source, on_progress)):
+        pts.append(packet.pts)
+        dts.append(packet.dts)
+        size = packet.size
+        n_bytes += size
+        if kept is not None:
+            kept.append(packet)
+            if n_bytes > _MOST_KEPT_BYTES:
+                kept = None
+        if packet.is_keyframe and size:
+            keys.append(number)
+        is_needed.append(True)
+        is_shown.append(size > 0 and not packet.is_discard)
+        if packet.is_corrupt:
+            n_damaged += 1
+            is_trusted = False
+        elif is_trusted and inspect is not None and size:
+            traits = inspect(packet)
+            is_trusted = traits.is_whole and not packet.has_sidedata("new_extradata")
+            is_needed[-1] = traits.is_needed
+            is_shown[-1] &= traits.is_shown
+            if traits.is_entry and keys and keys[-1] == number:
+                entries.append(number)
+    # A decoder of H.264 knows itself what it cannot show yet; others show grey.
+    n_lead_in = keys[0] if keys and codec != "h264" else 0
+    is_shown[:n_lead_in] = [False] * n_lead_in
+    known = [stamp for stamp in pts if stamp is not None]
+    has_pts = bool(known) and len(known) == len(pts)
+    is_trusted = is_trusted and has_pts and len(set(known)) == len(pts) and entries[:1] == [0]
+    order = sorted(compress(range(len(pts)), is_shown), key=lambda n: pts[n] or 0)
+    is_trusted = is_trusted and bool(order) and (pts[order[0]] or 0) >= known[0]
+    stamps = [stamp for stamp in compress(pts if has_pts else dts, is_shown) if stamp is not None]
+    has_times = len(set(stamps)) > sum(is_shown) // 2
+    start_seconds = 0.0
+    if has_times:
+        base = source.stream.time_base
+        seconds = np.sort(np.array(stamps, np.float64)) * base.numerator / base.denominator
+        # Some headers claim a start behind the first frame.
+        start_seconds = min(source.start_seconds, float(seconds[0]))
+        times = seconds - start_seconds
+    else:
+        times = np.arange(sum(is_shown)) / float(source.frame_rate or USUAL_RATE)
+    # Headers count what an edit list hides, too.
+    n_claimed = max(source.stream.frames - (len(is_shown) - sum(is_shown)), 0)
+    return PacketIndex(
+        kept, pts, dts, is_needed, is_shown, entries, n_damaged, n_lead_in, n_claimed,
+        is_trusted, order, times, start_seconds, has_pts, has_times,
+    )  # fmt: skip
+
+
+def plan_decoding(index: PacketIndex, positions: Iterable[int]) -> Plan | None:
+    """Choose what to decode for the frames at some positions; None if all must be decoded."""
+    if not index.is_trusted:
+        return None
+    pts, entries = index.pts, index.entries
+    wanted = sorted((index.order[position], position) for position in set(positions))
+    segments: list[Segment] = []
+    for number, _ in wanted:
+        # Pictures that come behind a key frame but are shown before it need the one before.
+        at = bisect_right(entries, number) - 1
+        while at >= 0 and (pts[entries[at]] or 0) > (pts[number] or 0):
+            at -= 1
+        if at < 0:
+            return None
+        begin = entries[at]
+        while segments and begin <= segments[-1].end:
+            begin = min(begin, segments.pop().begin)
+        segments.append(Segment(begin, number + 1))
+    chosen = {number for number, _ in wanted}
+    sent: list[int] = []
+    expected: set[int] = set()
+    for segment in segments:
+        first = pts[segment.begin] or 0
+        for number in range(segment.begin, segment.end):
+            if index.is_needed[number] or number in chosen:
+                sent.append(number)
+                if index.is_shown[number] and (pts[number] or 0) >= first:
+                    expected.add(pts[number] or 0)
+    return Plan(
+        tuple(segments),
+        {pts[number] or 0: position for number, position in wanted},
+        frozenset(sent),
+        frozenset(expected),
+    )

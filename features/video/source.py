@@ -1,0 +1,174 @@
+"""One video stream of one file, opened with PyAV: which stream it is, and its packets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from features.errors import DecoderBroken, VideoUnreadable
+
+LACKS_MEMORY = "needs more memory than --clip-memory allows"
+MEND = "ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4"
+
+# A playlist disguised as a video must not make FFmpeg open other places.
+_OPTIONS = {"protocol_whitelist": "file,crypto,data"}
+_STILL_CODECS = frozenset({"png", "bmp", "webp", "tiff", "jpegls", "jpeg2000", "ppm", "svg"})
+_MOST_READ_ERRORS = 1000
+_MOST_ERRORS_IN_A_ROW = 20
+# Up to this size, H.264 without a stated reordering depth may keep sixteen pictures waiting.
+_MOST_PATIENT_PIXELS = 4096 * 2304
+
+
+@dataclass(frozen=True, slots=True)
+class VideoSource:
+    """An opened file and the stream of it that is decoded."""
+
+    path: Path
+    container: Any
+    stream: Any
+    note: str  # says which stream was taken, where there are several
+
+    @property
+    def codec(self) -> str:
+        """FFmpeg's name of the codec, such as "h264"."""
+        return str(self.stream.codec_context.codec.canonical_name)
+
+    @property
+    def frame_rate(self) -> Fraction | None:
+        """Frames per second as the header or the first packets have it."""
+        return self.stream.average_rate or self.stream.guessed_rate or self.stream.base_rate or None
+
+    @property
+    def start_seconds(self) -> float:
+        """Time at which the file begins, sound included, as players count."""
+        start = self.container.start_time
+        return 0.0 if start is None else float(start) / 1_000_000
+
+
+@cache
+def import_av() -> ModuleType:
+    """Import PyAV, quiet; `DecoderBroken` says how to mend it if that fails."""
+    try:
+        import av
+        import av.logging
+    except ImportError as problem:
+        raise DecoderBroken(
+            f"PyAV must be importable. 'import av' failed: {problem}.",
+            hint="pip install --force-reinstall av",
+        ) from problem
+    av.logging.set_level(None)
+    module: ModuleType = av
+    return module
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[VideoSource]:
+    """Open a file at its best video stream; FFmpeg's faults become `VideoUnreadable`."""
+    av = import_av()
+    try:
+        container = av.open(str(path.absolute()), options=_OPTIONS, metadata_errors="replace")
+    except MemoryError as problem:
+        raise VideoUnreadable(f"decoding {LACKS_MEMORY}") from problem
+    except (OSError, av.error.FFmpegError, ValueError) as problem:
+        raise VideoUnreadable(_why_not_opened(path), hint=MEND) from problem
+    try:
+        stream, note = _choose_stream(container)
+        context = stream.codec_context
+        context.thread_count = 1
+        context.thread_type = "NONE"
+        if context.codec.canonical_name == "h264":
+            if context.width * context.height <= _MOST_PATIENT_PIXELS:
+                # Without it a stream that hides how deep it reorders loses frames on the way.
+                context.options = {"strict": "strict"}
+        for other in container.streams:
+            if other.index != stream.index:
+                other.discard = av.stream.Discard.all
+        yield VideoSource(path, container, stream, note)
+    except MemoryError as problem:
+        raise VideoUnreadable(f"decoding {LACKS_MEMORY}") from problem
+    finally:
+        container.close()
+
+
+def read_packets(source: VideoSource, on_progress: Callable[[], None]) -> Iterator[Any]:
+    """Yield the packets of the stream from where the file stands, and go on after bad bytes."""
+    av = import_av()
+    n_errors = n_in_a_row = 0
+    while True:
+        try:
+            for packet in source.container.demux(source.stream):
+                on_progress()
+                n_in_a_row = 0
+                if packet.size or packet.dts is not None:
+                    yield packet
+            return
+        except MemoryError:
+            raise
+        except (av.error.FFmpegError, ValueError):
+            n_errors += 1
+            n_in_a_row += 1
+            if n_errors > _MOST_READ_ERRORS or n_in_a_row > _MOST_ERRORS_IN_A_ROW:
+                return
+
+
+def name_codec(source: VideoSource) -> str:
+    """Name codec, profile and picture format, for a message."""
+    context = source.stream.codec_context
+    details = [str(text) for text in (context.profile, context.pix_fmt) if text]
+    return source.codec + (f" ({', '.join(details)})" if details else "")
+
+
+def _choose_stream(container: Any) -> tuple[Any, str]:
+    attached = [item for item in container.streams.video if _is_attached(item)]
+    streams = [item for item in container.streams.video if not _is_attached(item)]
+    usable = [item for item in streams if item.codec_context is not None]
+    if not usable:
+        if streams:
+            tag = _fourcc(streams[0])
+            raise VideoUnreadable(f"no decoder for its codec ({tag}); to mend it: {MEND}")
+        only = "; all it has is a cover picture" if attached else ""
+        reason = f"no video stream in the file, or its header is missing or damaged{only}"
+        raise VideoUnreadable(reason, hint=MEND)
+    has_moving = any(item.codec_context.codec.canonical_name != "mjpeg" for item in usable)
+
+    def rank(stream: Any) -> tuple[bool, bool, int, int]:
+        context = stream.codec_context
+        codec = context.codec.canonical_name
+        is_still = stream.frames == 1 or codec in _STILL_CODECS or (codec == "mjpeg" and has_moving)
+        is_default = bool(stream.disposition & 1)
+        return is_still, not is_default, -context.width * context.height, stream.index
+
+    best = min(usable, key=rank)
+    if len(streams) == 1:
+        return best, ""
+    context = best.codec_context
+    number = streams.index(best) + 1
+    return best, (
+        f"video stream {number} of {len(streams)} is taken ({context.width}x{context.height})"
+    )
+
+
+def _is_attached(stream: Any) -> bool:
+    return bool(stream.disposition & 0x400)
+
+
+def _fourcc(stream: Any) -> str:
+    tag = getattr(stream, "codec_tag", "") or "unknown"
+    return str(tag)
+
+
+def _why_not_opened(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            start = file.read(1)
+    except OSError as problem:
+        return f"the file cannot be opened: {problem.strerror or problem}"
+    if not start:
+        return "the file is empty (0 bytes)"
+    return "no video stream in the file, or its header is missing or damaged"
