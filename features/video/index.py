@@ -106,6 +106,8 @@ def read_index(source: VideoSource, on_progress: Callable[[], None]) -> PacketIn
             is_shown[-1] &= traits.is_shown
             if traits.is_entry and keys and keys[-1] == number:
                 entries.append(number)
+    n_damaged += len(source.read_faults)
+    is_trusted = is_trusted and not source.read_faults
     # A decoder of H.264 knows itself what it cannot show yet; others show grey.
     n_lead_in = keys[0] if keys and codec != "h264" else 0
     is_shown[:n_lead_in] = [False] * n_lead_in

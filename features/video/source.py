@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -15,12 +15,14 @@ from features.errors import DecoderBroken, VideoUnreadable
 
 LACKS_MEMORY = "needs more memory than --clip-memory allows"
 MEND = "ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4"
+_NO_PICTURE_HINT = (
+    f"play the file in another program; if it plays, re-encode it: {MEND}"
+)
 
 # A playlist disguised as a video must not make FFmpeg open other places.
 _OPTIONS = {"protocol_whitelist": "file,crypto,data"}
 _STILL_CODECS = frozenset({"png", "bmp", "webp", "tiff", "jpegls", "jpeg2000", "ppm", "svg"})
-_MOST_READ_ERRORS = 1000
-_MOST_ERRORS_IN_A_ROW = 20
+_MOST_TRIES = 20
 # Up to this size, H.264 without a stated reordering depth may keep sixteen pictures waiting.
 _MOST_PATIENT_PIXELS = 4096 * 2304
 
@@ -33,6 +35,7 @@ class VideoSource:
     container: Any
     stream: Any
     note: str  # says which stream was taken, where there are several
+    read_faults: list[str] = field(default_factory=list)  # met while reading packets
 
     @property
     def codec(self) -> str:
@@ -76,7 +79,7 @@ def open_video(path: Path) -> Iterator[VideoSource]:
     except MemoryError as problem:
         raise VideoUnreadable(f"decoding {LACKS_MEMORY}") from problem
     except (OSError, av.error.FFmpegError, ValueError) as problem:
-        raise VideoUnreadable(_why_not_opened(path), hint=MEND) from problem
+        raise VideoUnreadable(_why_not_opened(path), hint=_NO_PICTURE_HINT) from problem
     try:
         stream, note = _choose_stream(container)
         context = stream.codec_context
@@ -98,22 +101,35 @@ def open_video(path: Path) -> Iterator[VideoSource]:
 
 def read_packets(source: VideoSource, on_progress: Callable[[], None]) -> Iterator[Any]:
     """Yield the packets of the stream from where the file stands, and go on after bad bytes."""
-    av = import_av()
-    n_errors = n_in_a_row = 0
-    while True:
+    error = import_av().error.FFmpegError
+    is_avi = source.container.format.name == "avi"
+    last, n_tries, fault = -1, 0, ""
+    while n_tries < _MOST_TRIES:
         try:
             for packet in source.container.demux(source.stream):
                 on_progress()
-                n_in_a_row = 0
-                if packet.size or packet.dts is not None:
-                    yield packet
-            return
+                if packet.size == 0 and packet.dts is None:
+                    continue  # the end of the file, as PyAV marks it
+                if fault:
+                    source.read_faults.append(fault)
+                n_tries, fault = 0, ""
+                last = last if packet.dts is None else packet.dts
+                yield packet
+            if not is_avi or last + 2 >= source.stream.frames:
+                return
+            fault = "frames are missing in the middle"
         except MemoryError:
             raise
-        except (av.error.FFmpegError, ValueError):
-            n_errors += 1
-            n_in_a_row += 1
-            if n_errors > _MOST_READ_ERRORS or n_in_a_row > _MOST_ERRORS_IN_A_ROW:
+        except (error, ValueError) as problem:
+            fault = str(problem)
+        n_tries += 1
+        if is_avi:
+            # What lost its way among the chunks finds it again by the index.
+            try:
+                source.container.seek(
+                    last + n_tries, stream=source.stream, any_frame=True, backward=False
+                )
+            except (error, ValueError):
                 return
 
 
@@ -134,7 +150,7 @@ def _choose_stream(container: Any) -> tuple[Any, str]:
             raise VideoUnreadable(f"no decoder for its codec ({tag}); to mend it: {MEND}")
         only = "; all it has is a cover picture" if attached else ""
         reason = f"no video stream in the file, or its header is missing or damaged{only}"
-        raise VideoUnreadable(reason, hint=MEND)
+        raise VideoUnreadable(reason, hint=_NO_PICTURE_HINT)
     has_moving = any(item.codec_context.codec.canonical_name != "mjpeg" for item in usable)
 
     def rank(stream: Any) -> tuple[bool, bool, int, int]:
