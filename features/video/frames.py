@@ -66,7 +66,9 @@ def import_cv2() -> ModuleType:
     return module
 
 
-def resize_frame(picture: FrameArray, size_px: int) -> FrameArray:
+def resize_frame(
+    picture: FrameArray, size_px: int, *, into: FrameArray | None = None
+) -> FrameArray:
     """Make a square of a picture: halve while it is twice too large, then bilinear.
 
     The whole picture is kept; its aspect ratio is not. Averaging 2 x 2 pixels is exact
@@ -78,6 +80,8 @@ def resize_frame(picture: FrameArray, size_px: int) -> FrameArray:
     picture : ndarray of uint8, shape (height, width, 3)
         Channels in any order.
     size_px : int
+    into : ndarray of uint8, shape (size_px, size_px, 3), optional
+        Where to put the square.
 
     Returns
     -------
@@ -91,7 +95,9 @@ def resize_frame(picture: FrameArray, size_px: int) -> FrameArray:
         picture = cv2.resize(
             picture[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA
         )
-    resized: FrameArray = cv2.resize(picture, (size_px, size_px), interpolation=cv2.INTER_LINEAR)
+    resized: FrameArray = cv2.resize(
+        picture, (size_px, size_px), into, interpolation=cv2.INTER_LINEAR
+    )
     return resized
 
 
@@ -137,13 +143,17 @@ class PictureMaker:
         """Return a frame's pixels, uint8 of shape (height, width, 3), as they are to be seen."""
         try:
             converted = self._reformatter.reformat(frame, format=self._layout, threads=1)
-            picture: FrameArray = converted.to_ndarray()
+            plane = converted.planes[0]
         except MemoryError:
             raise
         except (self._fault, ValueError) as problem:
             raise VideoUnreadable(
                 f"a decoded frame ({frame.format.name}) cannot be converted to RGB: {problem}"
             ) from problem
+        # Rows may be padded; OpenCV takes them so, and nothing is copied.
+        picture: FrameArray = np.ndarray(
+            (converted.height, converted.width, 3), np.uint8, plane, 0, (plane.line_size, 3, 1)
+        )
         matrix = _display_matrix(frame)
         return picture if matrix is None else _turn(picture, matrix)
 
@@ -202,7 +212,7 @@ class FrameBuffer:
 
     def add(self, picture: FrameArray, seconds: float, frame_index: int) -> None:
         """Resize an RGB picture and keep it."""
-        self._frames[len(self._indices)] = resize_frame(picture, self._size_px)
+        resize_frame(picture, self._size_px, into=self._frames[len(self._indices)])
         self._seconds.append(seconds)
         self._indices.append(frame_index)
 

@@ -7,10 +7,10 @@ packet has a time of its own and looks whole; elsewhere every frame is decoded, 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import compress
+from itertools import compress, pairwise
 from typing import Any
 
 import numpy as np
@@ -74,7 +74,9 @@ def read_index(source: VideoSource, on_progress: Callable[[], None]) -> PacketIn
     codec = source.codec
     inspect = make_inspector(codec, source.stream.codec_context.extradata)
     is_exact = source.container.format.name in _EXACT_CONTAINERS
-    is_trusted = inspect is not None and (is_exact or codec in INTRA_CODECS)
+    # AVI keeps only the order of decoding; that of showing follows from the kinds of pictures.
+    is_avi = source.container.format.name == "avi" and codec == "mpeg4"
+    is_trusted = inspect is not None and (is_exact or is_avi or codec in INTRA_CODECS)
     kept: list[Any] | None = []
     n_bytes = n_damaged = 0
     pts: list[int | None] = []
@@ -108,6 +110,11 @@ def read_index(source: VideoSource, on_progress: Callable[[], None]) -> PacketIn
                 entries.append(number)
     n_damaged += len(source.read_faults)
     is_trusted = is_trusted and not source.read_faults
+    if is_avi:
+        is_trusted = is_trusted and kept is not None and all(is_shown)
+        if is_trusted and _set_pts(pts, dts, is_needed):
+            for packet, stamp in zip(kept or (), pts, strict=True):
+                packet.pts = stamp
     # A decoder of H.264 knows itself what it cannot show yet; others show grey.
     n_lead_in = keys[0] if keys and codec != "h264" else 0
     is_shown[:n_lead_in] = [False] * n_lead_in
@@ -133,6 +140,24 @@ def read_index(source: VideoSource, on_progress: Callable[[], None]) -> PacketIn
         kept, pts, dts, is_needed, is_shown, entries, n_damaged, n_lead_in, n_claimed,
         is_trusted, order, times, start_seconds, has_pts, has_times,
     )  # fmt: skip
+
+
+def _set_pts(pts: list[int | None], dts: Sequence[int | None], is_needed: Sequence[bool]) -> bool:
+    """Fill in when pictures are shown: B-pictures at once, others once the next of them comes."""
+    stamps = [stamp for stamp in dts if stamp is not None]
+    if len(stamps) != len(dts) or any(one >= two for one, two in pairwise(stamps)):
+        return False
+    shown: list[int] = []
+    waiting: list[int] = []
+    for number, is_reference in enumerate(is_needed):
+        if is_reference:
+            shown += waiting
+            waiting = [number]
+        else:
+            shown.append(number)
+    for number, stamp in zip(shown + waiting, stamps, strict=True):
+        pts[number] = stamp
+    return True
 
 
 def plan_decoding(index: PacketIndex, positions: Iterable[int]) -> Plan | None:

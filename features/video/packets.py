@@ -148,8 +148,9 @@ def _inspect_mpeg(view: memoryview, code: int, shift: int) -> PacketTraits:
         return _BROKEN
     kind = head[at + 4] >> shift if code == 0xB6 else head[at + 5] >> shift & 7
     if code == 0xB6:
-        # Two pictures in one packet, as DivX packed them, hide where each belongs.
-        if bytes(view).count(b"\0\0\1\xb6") > 1:
+        # Two pictures in one packet, as DivX packed them, and the empty ones that make up for
+        # it, hide where each belongs.
+        if len(view) < 10 or bytes(view).count(b"\0\0\1\xb6") > 1:
             return _BROKEN
         return _UNNEEDED if kind == 2 else _USUAL
     return _UNNEEDED if kind == 3 else _USUAL
