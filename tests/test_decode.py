@@ -1,0 +1,169 @@
+"""Every kind of video: which frames come out, in which order, when, and in which colours."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_clips import Recipe, damage, read_numbers, remux, write_clip
+
+from features.errors import VideoUnreadable
+from features.records import FrameSampling, VideoFacts
+from features.video.decode import WHOLE, Span, read_frames
+from features.video.frames import FrameBatch
+from features.video.sampling import choose_sampling, sample_indices
+
+X264 = {"preset": "ultrafast", "crf": "12"}
+FAST = {"preset": "veryfast", "crf": "12"}
+
+
+def x264(**more: str) -> dict[str, str]:
+    """Options of x264, with some of its own parameters."""
+    text = ":".join(f"{name.replace('_', '-')}={value}" for name, value in more.items())
+    return {**FAST, "x264-params": text}
+
+
+GOPS = x264(keyint="12", min_keyint="12", scenecut="0", bframes="3", b_pyramid="normal")
+OPEN_GOP = {**GOPS, "x264-params": GOPS["x264-params"] + ":open-gop=1"}
+X265 = {"preset": "ultrafast", "x265-params": "log-level=none:keyint=12:min-keyint=12:bframes=3"}
+
+RECIPES = {
+    "h264": Recipe(".mp4", "libx264", GOPS),
+    "h264-one-gop": Recipe(".mp4", "libx264", FAST),
+    "h264-no-b": Recipe(".mp4", "libx264", X264),
+    "h264-open-gop": Recipe(".mp4", "libx264", OPEN_GOP),
+    "h264-open-gop-mkv": Recipe(".mkv", "libx264", OPEN_GOP),
+    "h264-intra-refresh": Recipe(".mkv", "libx264", x264(keyint="12", intra_refresh="1")),
+    "h264-mov": Recipe(".mov", "libx264", GOPS),
+    "h264-mkv": Recipe(".mkv", "libx264", GOPS),
+    "h264-ts": Recipe(".ts", "libx264", GOPS),
+    "h264-flv": Recipe(".flv", "libx264", GOPS),
+    "h264-avi": Recipe(".avi", "libx264", GOPS),
+    "h264-fragments": Recipe(
+        ".mp4", "libx264", GOPS, mux={"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+    ),
+    "h264-interlaced": Recipe(".mp4", "libx264", x264(tff="1"), is_interlaced=True),
+    "h264-interlaced-gops": Recipe(
+        ".mkv", "libx264", x264(tff="1", keyint="12"), is_interlaced=True
+    ),
+    "h264-fake-interlaced": Recipe(".ts", "libx264", x264(fake_interlaced="1")),
+    "h264-10-bit": Recipe(".mp4", "libx264", GOPS, "yuv420p10le"),
+    "h264-422": Recipe(".mp4", "libx264", GOPS, "yuv422p"),
+    "h264-444": Recipe(".mp4", "libx264", GOPS, "yuv444p"),
+    "h264-full-range": Recipe(".mp4", "libx264", GOPS, "yuvj420p"),
+    "h264-grey": Recipe(".mp4", "libx264", GOPS, "gray"),
+    "h264-raw": Recipe(".h264", "libx264", GOPS, format="h264"),
+    "h264-ntsc": Recipe(".mp4", "libx264", GOPS, rate=Fraction(30000, 1001)),
+    "hevc": Recipe(".mp4", "libx265", X265),
+    "hevc-closed": Recipe(
+        ".mkv", "libx265", {**X265, "x265-params": X265["x265-params"] + ":open-gop=0"}
+    ),
+    "hevc-layers": Recipe(
+        ".mp4", "libx265", {**X265, "x265-params": X265["x265-params"] + ":temporal-layers=3"}
+    ),
+    "hevc-10-bit": Recipe(".mp4", "libx265", X265, "yuv420p10le"),
+    "hevc-ts": Recipe(".ts", "libx265", X265),
+    "av1": Recipe(".mp4", "libsvtav1", {"preset": "12", "g": "12"}, size=(160, 96)),
+    "av1-mkv": Recipe(".mkv", "libsvtav1", {"preset": "12"}),
+    "vp8": Recipe(".webm", "libvpx", {"auto-alt-ref": "1", "lag-in-frames": "16", "g": "20"}),
+    "vp8-alpha": Recipe(".webm", "libvpx", {"auto-alt-ref": "0"}, "yuva420p"),
+    "vp9": Recipe(
+        ".webm", "libvpx-vp9",
+        {"auto-alt-ref": "1", "lag-in-frames": "16", "g": "20", "cpu-used": "8"},
+    ),
+    "vp9-mp4": Recipe(".mp4", "libvpx-vp9", {"cpu-used": "8", "g": "20"}),
+    "mpeg4-avi": Recipe(".avi", "mpeg4", {"bf": "2", "g": "12", "qscale": "2"}),
+    "mpeg4-mp4": Recipe(".mp4", "mpeg4", {"bf": "2", "g": "12", "qscale": "2"}),
+    "mpeg4-interlaced": Recipe(".avi", "mpeg4", {"qscale": "2"}, is_interlaced=True),
+    "mpeg2-ts": Recipe(".ts", "mpeg2video", {"bf": "2", "g": "12", "qscale": "2"}),
+    "mpeg2-mkv": Recipe(".mkv", "mpeg2video", {"bf": "2", "g": "12", "qscale": "2"}),
+    "mpeg2-program": Recipe(".mpg", "mpeg2video", {"bf": "2", "qscale": "2"}, format="vob"),
+    "mpeg2-interlaced": Recipe(".ts", "mpeg2video", {"bf": "2", "qscale": "2"}, is_interlaced=True),
+    "mpeg1": Recipe(".mpg", "mpeg1video", {"bf": "2", "qscale": "2"}),
+    "dv": Recipe(".dv", "dvvideo", size=(720, 576), format="dv"),
+    "dv-avi": Recipe(".avi", "dvvideo", size=(720, 576)),
+    "prores": Recipe(".mov", "prores_ks", {}, "yuv422p10le"),
+    "prores-alpha": Recipe(".mov", "prores_ks", {"profile": "4444"}, "yuva444p10le"),
+    "prores-interlaced": Recipe(".mov", "prores_ks", {}, "yuv422p10le", is_interlaced=True),
+    "ffv1": Recipe(".mkv", "ffv1", {"g": "12"}),
+    "ffv1-16-bit": Recipe(".mkv", "ffv1", {}, "gray16le"),
+    "ffv1-rgb": Recipe(".mkv", "ffv1", {}, "gbrp"),
+    "mjpeg-avi": Recipe(".avi", "mjpeg", {"qscale": "2"}, "yuvj420p"),
+    "mjpeg-mov": Recipe(".mov", "mjpeg", {"qscale": "2"}, "yuvj422p"),
+    "huffyuv": Recipe(".avi", "huffyuv", {}, "yuv422p"),
+    "raw-avi": Recipe(".avi", "rawvideo", {}, "bgr24"),
+    "h263": Recipe(".3gp", "h263", {"qscale": "2"}, size=(176, 144)),
+    "flv1": Recipe(".flv", "flv", {"qscale": "2"}),
+    "wmv": Recipe(".wmv", "wmv2", {"qscale": "2"}),
+    "gif": Recipe(".gif", "gif", {}, "rgb8"),
+    "apng": Recipe(".apng", "apng", {}, "rgb24"),
+    "qtrle": Recipe(".mov", "qtrle", {}, "rgb24"),
+}  # fmt: skip
+SAMPLINGS = [
+    choose_sampling(n_frames=7),
+    choose_sampling(stride=9),
+    choose_sampling(fps=3),
+    choose_sampling(all_frames=True),
+]
+
+
+def read(
+    path: Path, sampling: FrameSampling, *, span: Span = WHOLE, decodes_all: bool = False
+) -> tuple[FrameBatch, VideoFacts]:
+    *batches, facts = read_frames(
+        path, sampling, size_px=160, most_frames=8, span=span, decodes_all=decodes_all
+    )
+    assert isinstance(facts, VideoFacts)
+    parts = [batch for batch in batches if isinstance(batch, FrameBatch)]
+    return FrameBatch(
+        np.concatenate([part.frames for part in parts]),
+        np.concatenate([part.timestamps_seconds for part in parts]),
+        np.concatenate([part.frame_indices for part in parts]),
+    ), facts
+
+
+def require_same(path: Path, sampling: FrameSampling, *, span: Span = WHOLE) -> FrameBatch:
+    """Check that decoding what is needed gives what decoding everything gives."""
+    some, facts = read(path, sampling, span=span)
+    every, all_facts = read(path, sampling, span=span, decodes_all=True)
+    assert facts.n_frames_decoded == all_facts.n_frames_decoded
+    np.testing.assert_array_equal(some.frame_indices, every.frame_indices)
+    np.testing.assert_array_equal(some.timestamps_seconds, every.timestamps_seconds)
+    np.testing.assert_array_equal(some.frames, every.frames)
+    return some
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Clips that are written once, when a test first asks for them."""
+    folder = tmp_path_factory.mktemp("clips")
+
+    class Made(dict[str, Path]):
+        def __missing__(self, name: str) -> Path:
+            recipe = RECIPES[name]
+            self[name] = write_clip(folder / f"{name}{recipe.suffix}", recipe)
+            return self[name]
+
+    return Made()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_frame_comes_out_in_order_and_in_time(clips: dict[str, Path], name: str) -> None:
+    batch, facts = read(clips[name], choose_sampling(all_frames=True))
+    assert read_numbers(batch.frames) == list(range(60))
+    assert facts.n_frames_decoded == 60
+    steps = np.diff(batch.timestamps_seconds)
+    np.testing.assert_allclose(steps, float(1 / RECIPES[name].rate), atol=0.0011)
+    assert "damaged" not in facts.note
+    assert "cut off" not in facts.note
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_only_what_is_needed_is_the_same_as_everything(clips: dict[str, Path], name: str) -> None:
+    for sampling in SAMPLINGS:
+        batch = require_same(clips[name], sampling)
+        assert read_numbers(batch.frames) == batch.frame_indices.tolist()
+    some = require_same(clips[name], choose_sampling(n_frames=5), span=(0.8, 1.6))
+    assert 0 < len(some.frames) == 5
