@@ -115,7 +115,7 @@ def remux(
                 packet.pts = packet.dts = times[number]
             elif packet.pts is not None:
                 packet.pts += shift
-                packet.dts += shift
+                packet.dts = None if packet.dts is None else packet.dts + shift
             new.mux(packet)
     return target
 

@@ -176,14 +176,12 @@ class _Clock:
         self._last: float | None = None
 
     def tell(self, frame: Any, position: int) -> float:
-        if self._index.has_times and (self._index.has_pts or frame.pts is not None):
-            stamp = frame.pts
-            seconds = None
-            if stamp is not None:
-                seconds = float(stamp) * self._base[0] / self._base[1] + self._shift
-        else:
+        seconds = None
+        if self._index.is_counted:
             times = self._index.times
             seconds = float(times[position]) if position < len(times) else None
+        elif frame.pts is not None:
+            seconds = float(frame.pts) * self._base[0] / self._base[1] + self._shift
         if self._last is None:
             self._last = 0.0 if seconds is None else seconds
             return self._last

@@ -42,8 +42,8 @@ class PacketIndex:
     order: list[int]  # trusted only: the packet of each frame, in the order of showing
     times: FloatArray  # seconds; of each frame if trusted, else a guess as long as it can be made
     start_seconds: float  # time of the stamp 0, negated
-    has_pts: bool
-    has_times: bool
+    has_times: bool  # if not, the frame rate has to do
+    is_counted: bool  # whether the n-th frame has the n-th time, as no frame tells its own
 
     @property
     def n_frames(self) -> int:
@@ -120,6 +120,9 @@ def read_index(source: VideoSource, on_progress: Callable[[], None]) -> PacketIn
     is_shown[:n_lead_in] = [False] * n_lead_in
     known = [stamp for stamp in pts if stamp is not None]
     has_pts = bool(known) and len(known) == len(pts)
+    is_counted = not known
+    if source.container.format.name == "avi" and not is_trusted and pts != dts:
+        has_pts, is_counted = False, True  # what differs is FFmpeg's guess
     is_trusted = is_trusted and has_pts and len(set(known)) == len(pts) and entries[:1] == [0]
     order = sorted(compress(range(len(pts)), is_shown), key=lambda n: pts[n] or 0)
     is_trusted = is_trusted and bool(order) and (pts[order[0]] or 0) >= known[0]
@@ -138,7 +141,7 @@ def read_index(source: VideoSource, on_progress: Callable[[], None]) -> PacketIn
     n_claimed = max(source.stream.frames - (len(is_shown) - sum(is_shown)), 0)
     return PacketIndex(
         kept, pts, dts, is_needed, is_shown, entries, n_damaged, n_lead_in, n_claimed,
-        is_trusted, order, times, start_seconds, has_pts, has_times,
+        is_trusted, order, times, start_seconds, has_times, not has_times or is_counted,
     )  # fmt: skip
 
 
