@@ -18,7 +18,7 @@ import numpy as np
 from features.errors import VideoUnreadable
 from features.records import FrameArray, FrameSampling, IntArray, VideoFacts
 from features.video.frames import FrameBatch, FrameBuffer, PictureMaker, encode_jpeg
-from features.video.index import USUAL_RATE, PacketIndex, Plan, plan_decoding, read_index
+from features.video.index import KEPT_BYTES, USUAL_RATE, PacketIndex, Plan, plan_decoding, read_index
 from features.video.packets import INTRA_CODECS
 from features.video.sampling import choose_positions, find_grid, make_frame_filter
 from features.video.source import (
@@ -63,6 +63,7 @@ def read_frames(
     on_progress: Callable[[], None] = lambda: None,
     span: Span = WHOLE,
     decodes_all: bool = False,
+    kept_bytes: int = KEPT_BYTES,
 ) -> Iterator[FrameBatch | VideoFacts]:
     """Decode the chosen frames of a video file, or of a part of it.
 
@@ -80,6 +81,8 @@ def read_frames(
         Start and end in seconds; the frame at the end does not belong to it.
     decodes_all : bool, default False
         Decode everything, which gives the same frames: the check of all that is left out.
+    kept_bytes : int, default 64 MiB
+        Packets of a video up to this size are kept in memory, so that the file is read once.
 
     Yields
     ------
@@ -101,6 +104,7 @@ def read_frames(
         most_frames=most_frames,
         on_progress=on_progress,
         decodes_all=decodes_all,
+        kept_bytes=kept_bytes,
     ):
         yield item if isinstance(item, VideoFacts) else item[1]
 
@@ -114,6 +118,7 @@ def read_spans(
     most_frames: int = 32,
     on_progress: Callable[[], None] = lambda: None,
     decodes_all: bool = False,
+    kept_bytes: int = KEPT_BYTES,
 ) -> Iterator[tuple[int, FrameBatch] | VideoFacts]:
     """Decode the chosen frames of several parts of one file in one pass; see `read_frames`.
 
@@ -121,7 +126,7 @@ def read_spans(
     single span without a frame is a `VideoUnreadable`; of several, it yields nothing.
     """
     with open_video(path) as source:
-        index = read_index(source, on_progress)
+        index = read_index(source, on_progress, kept_bytes=kept_bytes)
         job = _Job(source, index, spans, sampling, size_px, most_frames, on_progress)
         plan = job.plan()
         is_done = False

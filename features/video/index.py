@@ -19,8 +19,7 @@ from features.records import FloatArray
 from features.video.packets import INTRA_CODECS, make_inspector
 from features.video.source import VideoSource, read_packets
 
-# Packets of files up to this size are kept, so that the file is read once.
-_MOST_KEPT_BYTES = 64 * 2**20
+KEPT_BYTES = 64 * 2**20
 USUAL_RATE = Fraction(25)
 _EXACT_CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 
@@ -69,8 +68,10 @@ class Plan:
     expected: frozenset[int]  # presentation time stamps of the frames that must come out
 
 
-def read_index(source: VideoSource, on_progress: Callable[[], None]) -> PacketIndex:
-    """Read all packets of a video's stream, decoding none."""
+def read_index(
+    source: VideoSource, on_progress: Callable[[], None], *, kept_bytes: int = KEPT_BYTES
+) -> PacketIndex:
+    """Read all packets of a video's stream, decoding none; up to so many bytes are kept."""
     codec = source.codec
     inspect = make_inspector(codec, source.stream.codec_context.extradata)
     is_exact = source.container.format.name in _EXACT_CONTAINERS
@@ -92,7 +93,7 @@ def read_index(source: VideoSource, on_progress: Callable[[], None]) -> PacketIn
         n_bytes += size
         if kept is not None:
             kept.append(packet)
-            if n_bytes > _MOST_KEPT_BYTES:
+            if n_bytes > kept_bytes:
                 kept = None
         if packet.is_keyframe and size:
             keys.append(number)
