@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
+import cv2
 import numpy as np
 import pytest
-from made_clips import Recipe, damage, read_numbers, remux, write_clip
+from made_clips import (
+    Recipe,
+    add_stream,
+    damage,
+    draw_number,
+    encode,
+    read_numbers,
+    remux,
+    write_clip,
+)
 
 from features.errors import VideoUnreadable
 from features.records import FrameSampling, VideoFacts
-from features.video.decode import WHOLE, Span, read_frames
+from features.video.decode import WHOLE, Span, read_frames, read_picture, read_pictures, read_spans
 from features.video.frames import FrameBatch
-from features.video.sampling import choose_sampling, sample_indices
+from features.video.sampling import choose_sampling
 
 X264 = {"preset": "ultrafast", "crf": "12"}
 FAST = {"preset": "veryfast", "crf": "12"}
@@ -260,3 +272,200 @@ def test_a_raw_stream_is_counted_at_its_rate(clips: dict[str, Path], tmp_path: P
     assert batch.frame_indices.tolist() == list(range(0, 60, 5))
     assert "no timestamps" in facts.note
     np.testing.assert_allclose(batch.timestamps_seconds, np.arange(0, 60, 5) / 25)
+
+
+MATRICES = {"bt601": (0.299, 0.114, 6), "bt709": (0.2126, 0.0722, 1), "bt2020": (0.2627, 0.0593, 9)}
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv444p", "yuv422p10le", "yuv420p10le"])
+@pytest.mark.parametrize("is_full", [False, True])
+@pytest.mark.parametrize("matrix", [*MATRICES, "untagged"])
+def test_colours_follow_the_tags(
+    tmp_path: Path, matrix: str, is_full: bool, pix_fmt: str
+) -> None:
+    """Compare with the formulas of BT.601, BT.709 and BT.2020 in floating point."""
+    if matrix == "untagged" and is_full:
+        pytest.skip("what has no tags is taken for limited range")
+    red, blue, tag = MATRICES.get(matrix, MATRICES["bt601"])
+    generator = np.random.default_rng(11)
+    # Colours that exist: their planes are computed from RGB.
+    rgb = generator.uniform(0.1, 0.9, (6, 8, 3)).repeat(16, 0).repeat(16, 1)
+    luma = rgb @ np.array([red, 1 - red - blue, blue])
+    chroma = [(rgb[..., 2] - luma) / (2 - 2 * blue), (rgb[..., 0] - luma) / (2 - 2 * red)]
+    bits = 10 if "10" in pix_fmt else 8
+    peak, unit = 2**bits - 1, 2 ** (bits - 8)
+    spread = (peak, peak) if is_full else (219 * unit, 224 * unit)
+    planes = [luma * spread[0] + (0 if is_full else 16 * unit)]
+    planes += [part * spread[1] + 128 * unit for part in chroma]
+    dtype = np.uint16 if bits == 10 else np.uint8
+    frame = av.VideoFrame(128, 96, pix_fmt)
+    for plane, values in zip(frame.planes, planes, strict=True):
+        step = (96 // plane.height, 128 // plane.width)
+        rows = np.zeros((plane.height, plane.line_size // dtype().itemsize), dtype)
+        rows[:, : plane.width] = values[:: step[0], :: step[1]].round()
+        plane.update(rows.tobytes())
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as target:
+        stream = target.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, pix_fmt
+        if matrix != "untagged":
+            stream.codec_context.colorspace = tag
+            stream.codec_context.color_range = 2 if is_full else 1
+            frame.colorspace, frame.color_range = tag, 2 if is_full else 1
+        frame.pts = 0
+        target.mux(stream.encode(frame))
+        target.mux(stream.encode(None))
+    _, picture, _ = read_pictures(path)
+    assert not isinstance(picture, VideoFacts)
+    # Where subsampled colours meet, the way of enlarging them shows.
+    inside = np.zeros((96, 128), bool)
+    inside.reshape(6, 16, 8, 16)[:, 4:12, :, 4:12] = True
+    error = np.abs(picture[:, :, ::-1].astype(float) - 255 * rgb)[inside]
+    assert error.max() < 4
+    assert error.mean() < 1.2
+
+
+@pytest.mark.parametrize("turn", range(8))
+def test_rotations_and_flips_are_applied(tmp_path: Path, turn: int) -> None:
+    """Move every pixel as the matrix of the track says: x' = a x + c y, y' = b x + d y."""
+    matrix = np.linalg.matrix_power(np.array([[0, 1], [-1, 0]]), turn % 4)
+    if turn >= 4:
+        matrix = matrix @ np.array([[-1, 0], [0, 1]])
+    recipe = Recipe(".mp4", "libx264", X264)
+    path = write_clip(tmp_path / "a.mp4", recipe, 3)
+    _, flat, *_ = read_pictures(path)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"tkhd") + 44
+    numbers = [matrix[0, 0], matrix[0, 1], 0, matrix[1, 0], matrix[1, 1], 0, 0, 0]
+    content[at : at + 32] = struct.pack(">8i", *(int(number) << 16 for number in numbers))
+    path.write_bytes(content)
+    _, turned, *_ = read_pictures(path)
+    assert not isinstance(flat, VideoFacts)
+    assert not isinstance(turned, VideoFacts)
+    height, width = flat.shape[:2]
+    y, x = np.mgrid[:height, :width]
+    new_x, new_y = matrix[0, 0] * x + matrix[1, 0] * y, matrix[0, 1] * x + matrix[1, 1] * y
+    wanted = np.zeros((np.ptp(new_y) + 1, np.ptp(new_x) + 1, 3), np.uint8)
+    wanted[new_y - new_y.min(), new_x - new_x.min()] = flat
+    np.testing.assert_array_equal(turned, wanted)
+
+
+def test_edit_lists_hide_what_players_hide(clips: dict[str, Path], tmp_path: Path) -> None:
+    ticks = 512 * 10
+    path = remux(
+        clips["h264"], tmp_path / "edited.mp4", shift=-ticks, mux={"avoid_negative_ts": "disabled"}
+    )
+    batch = require_same(path, choose_sampling(all_frames=True))
+    assert read_numbers(batch.frames) == list(range(10, 60))
+    batch = require_same(path, choose_sampling(n_frames=5))
+    assert batch.timestamps_seconds[0] == 0
+    assert read(path, choose_sampling(n_frames=5))[1].note == ""
+
+
+def test_size_and_format_may_change_midway(tmp_path: Path) -> None:
+    small = Recipe(".ts", "libx264", GOPS)
+    large = Recipe(".ts", "libx264", GOPS, "yuv444p", size=(320, 240))
+    one = write_clip(tmp_path / "1.ts", small, range(30))
+    two = write_clip(tmp_path / "2.ts", large, range(30, 60))
+    path = tmp_path / "both.ts"
+    path.write_bytes(one.read_bytes() + two.read_bytes())
+    batch = require_same(path, choose_sampling(all_frames=True))
+    assert read_numbers(batch.frames) == list(range(60))
+    assert (np.diff(batch.timestamps_seconds) > 0).all()
+    assert batch.timestamps_seconds[-1] == pytest.approx(59 / 25, abs=0.1)
+
+
+def test_a_stream_that_turns_interlaced_midway(tmp_path: Path) -> None:
+    still_order = {"keyint": "10", "bframes": "0"}
+    one = write_clip(tmp_path / "1.ts", Recipe(".ts", "libx264", x264(**still_order)), range(30))
+    interlaced = Recipe(".ts", "libx264", x264(tff="1", **still_order), is_interlaced=True)
+    two = write_clip(tmp_path / "2.ts", interlaced, range(30, 60))
+    path = tmp_path / "both.ts"
+    path.write_bytes(one.read_bytes() + two.read_bytes())
+    assert read_numbers(require_same(path, choose_sampling(stride=1)).frames) == list(range(60))
+    mkv = remux(path, tmp_path / "both.mkv", times=[3600 * number for number in range(60)])
+    for sampling in SAMPLINGS:
+        require_same(mkv, sampling)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "first", "n_first"),
+    [
+        (".mkv", Recipe("", "libx264", X264, size=(64, 48)), 60),
+        (".mp4", Recipe("", "mjpeg", {}, "yuvj420p", size=(640, 480)), 1),
+    ],
+)
+def test_the_stream_that_is_meant_is_taken(
+    tmp_path: Path, suffix: str, first: Recipe, n_first: int
+) -> None:
+    path = tmp_path / f"two{suffix}"
+    with av.open(str(path), "w") as target:
+        streams = [add_stream(target, first), add_stream(target, RECIPES["h264"])]
+        streams[1].disposition = 1
+        encode(first, list(range(100, 100 + n_first)), target, streams[0])
+        encode(RECIPES["h264"], list(range(60)), target, streams[1])
+    batch, facts = read(path, choose_sampling(all_frames=True))
+    assert read_numbers(batch.frames) == list(range(60))
+    assert "video stream 2 of 2 is taken" in facts.note
+    require_same(path, choose_sampling(n_frames=6))
+
+
+def test_a_gap_in_which_only_sound_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "gap.mkv"
+    recipe = RECIPES["h264"]
+    with av.open(str(path), "w") as target:
+        video, sound = add_stream(target, recipe), target.add_stream("aac", rate=8000)
+        for at in range(0, 8000 * 120, 1024):
+            noise = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            noise.rate, noise.pts, noise.time_base = 8000, at, Fraction(1, 8000)
+            target.mux(sound.encode(noise))
+        for number in range(60):
+            frame = av.VideoFrame.from_ndarray(draw_number(number), format="rgb24")
+            frame.pts, frame.time_base = number + (2500 if number >= 30 else 0), Fraction(1, 25)
+            target.mux(video.encode(frame))
+        target.mux(video.encode(None))
+    batch = require_same(path, choose_sampling(all_frames=True))
+    assert read_numbers(batch.frames) == list(range(60))
+    assert batch.timestamps_seconds[-1] == pytest.approx(2559 / 25, abs=0.01)
+    inside = require_same(path, choose_sampling(n_frames=4), span=(101.0, 102.0))
+    assert read_numbers(inside.frames)[0] == 30
+
+
+def test_an_unknown_codec_is_named_with_what_mends_it(
+    clips: dict[str, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "odd.mp4"
+    path.write_bytes(clips["h264"].read_bytes().replace(b"avc1", b"zzzz"))
+    with pytest.raises(VideoUnreadable, match=r"codec.*zzzz.*ffmpeg -i IN -c:v libx264"):
+        list(read_frames(path, choose_sampling(), size_px=32))
+
+
+def test_spans_share_one_pass(clips: dict[str, Path]) -> None:
+    spans = [(0.0, 0.5), (0.4, 1.2), (2.0, 9.0), (5.0, 6.0)]
+    sampling = choose_sampling(n_frames=4)
+    for name in ("h264", "h264-ts", "mpeg2-program"):
+        *batches, facts = read_spans(clips[name], spans, sampling, size_px=160)
+        assert isinstance(facts, VideoFacts)
+        found: dict[int, list[int]] = {}
+        for item in batches:
+            assert not isinstance(item, VideoFacts)
+            found.setdefault(item[0], []).extend(item[1].frame_indices.tolist())
+            assert read_numbers(item[1].frames) == item[1].frame_indices.tolist()
+        for number, span in enumerate(spans[:3]):
+            alone, _ = read(clips[name], sampling, span=span)
+            assert found[number] == alone.frame_indices.tolist()
+        assert 3 not in found
+    with pytest.raises(VideoUnreadable, match="no frame between 5 and 6 s"):
+        read(clips["h264"], sampling, span=(5.0, 6.0))
+    one = read(clips["h264"], choose_sampling(all_frames=True), span=(0.4, 0.8))[0]
+    assert one.frame_indices.tolist() == list(range(10, 20))
+
+
+def test_one_picture_is_the_frame_of_that_number(clips: dict[str, Path]) -> None:
+    for name in ("h264", "h264-open-gop", "h264-interlaced", "vp9", "mpeg2-ts", "mpeg4-avi"):
+        for number in (0, 17, 59):
+            coded = read_picture(clips[name], number, most_px=160)
+            picture = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+            assert read_numbers([picture.astype(np.uint8)]) == [number]
+        with pytest.raises(VideoUnreadable, match="ends before frame 60"):
+            read_picture(clips[name], 60, most_px=160)

@@ -23,7 +23,7 @@ from features.video.packets import INTRA_CODECS
 from features.video.sampling import choose_positions, find_grid, make_frame_filter
 from features.video.source import (
     LACKS_MEMORY,
-    MEND,
+    TO_MEND,
     VideoSource,
     import_av,
     name_codec,
@@ -492,7 +492,7 @@ def _make_facts(
     if n_decoded == 0:
         raise VideoUnreadable(
             f"no frame decodes of {len(index.pts)} packets: damaged, encrypted, or a kind of "
-            f"{name_codec(source)} that FFmpeg does not decode; if another program plays it: {MEND}"
+            f"{name_codec(source)} that FFmpeg does not decode; {TO_MEND}"
         )
     rate = source.frame_rate
     return VideoFacts(

@@ -15,6 +15,7 @@ from features.errors import DecoderBroken, VideoUnreadable
 
 LACKS_MEMORY = "needs more memory than --clip-memory allows"
 MEND = "ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4"
+TO_MEND = f"in a program that plays it, or by '{MEND}', it can be made H.264"
 _NO_PICTURE_HINT = (
     f"play the file in another program; if it plays, re-encode it: {MEND}"
 )
@@ -146,8 +147,7 @@ def _choose_stream(container: Any) -> tuple[Any, str]:
     usable = [item for item in streams if item.codec_context is not None]
     if not usable:
         if streams:
-            tag = _fourcc(streams[0])
-            raise VideoUnreadable(f"no decoder for its codec ({tag}); to mend it: {MEND}")
+            raise VideoUnreadable(f"no decoder for its codec ({_summarise(container)}); {TO_MEND}")
         only = "; all it has is a cover picture" if attached else ""
         reason = f"no video stream in the file, or its header is missing or damaged{only}"
         raise VideoUnreadable(reason, hint=_NO_PICTURE_HINT)
@@ -170,13 +170,19 @@ def _choose_stream(container: Any) -> tuple[Any, str]:
     )
 
 
+def _summarise(container: Any) -> str:
+    """Quote what FFmpeg says of the video: it alone tells the letters of an unknown codec."""
+    logging = import_av().logging
+    logging.set_level(logging.INFO)
+    try:
+        lines = container.dumps_format().partition("Video: ")[2].splitlines()
+    finally:
+        logging.set_level(None)
+    return ", ".join(lines[0].split(", ")[:3]) if lines else "unknown"
+
+
 def _is_attached(stream: Any) -> bool:
     return bool(stream.disposition & 0x400)
-
-
-def _fourcc(stream: Any) -> str:
-    tag = getattr(stream, "codec_tag", "") or "unknown"
-    return str(tag)
 
 
 def _why_not_opened(path: Path) -> str:
