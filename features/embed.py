@@ -154,7 +154,6 @@ def _note(facts: VideoFacts, sampling: FrameSampling) -> str:
     notes = []
     if sampling.strategy == "uniform" and facts.n_frames_decoded < sampling.value:
         notes.append(f"fewer frames than the {sampling.value:g} asked for")
-    # One frame less than the header claims is common and harmless.
-    if facts.n_frames_decoded < facts.n_frames_header - 1:
-        notes.append(f"the header claims {facts.n_frames_header} frames: damaged or cut off")
+    if facts.note:
+        notes.append(facts.note)
     return f"{facts.n_frames_decoded} frames decode, {'; '.join(notes)}" if notes else ""

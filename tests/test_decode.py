@@ -126,9 +126,7 @@ SAMPLINGS = [
 def read(
     path: Path, sampling: FrameSampling, *, span: Span = WHOLE, **options: Any
 ) -> tuple[FrameBatch, VideoFacts]:
-    *batches, facts = read_frames(
-        path, sampling, size_px=160, most_frames=8, span=span, **options
-    )
+    *batches, facts = read_frames(path, sampling, size_px=160, most_frames=8, span=span, **options)
     assert isinstance(facts, VideoFacts)
     parts = [batch for batch in batches if isinstance(batch, FrameBatch)]
     return FrameBatch(
@@ -280,9 +278,7 @@ MATRICES = {"bt601": (0.299, 0.114, 6), "bt709": (0.2126, 0.0722, 1), "bt2020": 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv444p", "yuv422p10le", "yuv420p10le"])
 @pytest.mark.parametrize("is_full", [False, True])
 @pytest.mark.parametrize("matrix", [*MATRICES, "untagged"])
-def test_colours_follow_the_tags(
-    tmp_path: Path, matrix: str, is_full: bool, pix_fmt: str
-) -> None:
+def test_colours_follow_the_tags(tmp_path: Path, matrix: str, is_full: bool, pix_fmt: str) -> None:
     """Compare with the formulas of BT.601, BT.709 and BT.2020 in floating point."""
     if matrix == "untagged" and is_full:
         pytest.skip("what has no tags is taken for limited range")

@@ -167,7 +167,7 @@ def test_names_decide_where_overlays_go(tmp_path: Path) -> None:
 
 def test_places_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     one, two = listed(tmp_path / "a.avi"), listed(tmp_path / "a.avi", tmp_path / "b.avi")
-    with pytest.raises(OptionInvalid, match=r"ends in .webm, .mp4, .avi, or a folder.*o\.gif"):
+    with pytest.raises(OptionInvalid, match=r"ends in .mp4, .webm, .avi, or a folder.*o\.gif"):
         plan_overlays(one, tmp_path / "o.gif")
     with pytest.raises(OptionInvalid, match=r"folder where several.*o\.webm' for 2 videos"):
         plan_overlays(two, tmp_path / "o.webm")

@@ -18,7 +18,14 @@ import numpy as np
 from features.errors import VideoUnreadable
 from features.records import FrameArray, FrameSampling, IntArray, VideoFacts
 from features.video.frames import FrameBatch, FrameBuffer, PictureMaker, encode_jpeg
-from features.video.index import KEPT_BYTES, USUAL_RATE, PacketIndex, Plan, plan_decoding, read_index
+from features.video.index import (
+    KEPT_BYTES,
+    USUAL_RATE,
+    PacketIndex,
+    Plan,
+    plan_decoding,
+    read_index,
+)
 from features.video.packets import INTRA_CODECS
 from features.video.sampling import choose_positions, find_grid, make_frame_filter
 from features.video.source import (
@@ -392,9 +399,7 @@ class _Job:
         """Yield every frame, from the beginning, out of a decoder that has seen nothing."""
         if self._index.packets is not None and self._is_fresh:
             self._is_fresh = False
-            yield from _decode_forward(
-                self._source, self._index, self._decoder, self._on_progress
-            )
+            yield from _decode_forward(self._source, self._index, self._decoder, self._on_progress)
             return
         with open_video(self._source.path) as source:
             self._decoder = _Decoder(source)
@@ -581,8 +586,6 @@ def count_frames(path: Path, *, on_progress: Callable[[], None] = lambda: None) 
         with open_video(path) as source:
             index = read_index(source, on_progress)
             with open_video(path) as again:
-                return sum(
-                    1 for _ in _decode_forward(again, index, _Decoder(again), on_progress)
-                )
+                return sum(1 for _ in _decode_forward(again, index, _Decoder(again), on_progress))
     except VideoUnreadable:
         return 0

@@ -16,9 +16,7 @@ from features.errors import DecoderBroken, VideoUnreadable
 LACKS_MEMORY = "needs more memory than --clip-memory allows"
 MEND = "ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4"
 TO_MEND = f"in a program that plays it, or by '{MEND}', it can be made H.264"
-_NO_PICTURE_HINT = (
-    f"play the file in another program; if it plays, re-encode it: {MEND}"
-)
+_NO_PICTURE_HINT = f"play the file in another program; if it plays, re-encode it: {MEND}"
 
 # A playlist disguised as a video must not make FFmpeg open other places.
 _OPTIONS = {"protocol_whitelist": "file,crypto,data"}

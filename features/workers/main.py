@@ -25,6 +25,7 @@ from features.video.band import Caption
 from features.video.decode import LACKS_MEMORY, read_frames, read_picture
 from features.video.frames import FrameBatch, import_cv2
 from features.video.overlay import write_overlay
+from features.video.source import import_av
 from features.workers.protocol import receive_message, send_message
 
 _ALIVE_SECONDS = 1.0
@@ -48,6 +49,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
     settings = first[0]
     try:
         import_cv2()
+        import_av()
         engine = LiteRTEngine(Path(settings["model_path"])) if settings["model_path"] else None
     except (FrameHeadError, ImportError, OSError, ValueError) as problem:
         hint = problem.hint if isinstance(problem, FrameHeadError) else ""
@@ -173,6 +175,7 @@ def facts_to_message(facts: VideoFacts) -> dict[str, Any]:
         "fps_header": facts.fps_header,
         "width_px": facts.width_px,
         "height_px": facts.height_px,
+        "note": facts.note,
     }
 
 

@@ -13,7 +13,7 @@ from features.errors import OptionInvalid, OutputExists
 from features.records import Clip, ClipOutcome, FrameSampling
 from features.system.text import printable
 from features.video.band import Caption
-from features.video.overlay import OVERLAY_CODECS
+from features.video.overlay import OVERLAY_SUFFIXES
 from features.workers.pool import decode_clips, default_n_workers
 from features.workers.process import ClipEnd, WorkerSettings
 from pipeline.runs.outputs import report_unwritable
@@ -54,7 +54,7 @@ def plan_overlays(
     """
     root = Path(out)
     is_folder = root.is_dir() or not root.suffix or len(clips) > 1
-    has_codec = root.suffix.lower() in OVERLAY_CODECS
+    has_codec = root.suffix.lower() in OVERLAY_SUFFIXES
     if len(clips) > 1 and has_codec and not root.is_dir():
         raise OptionInvalid(
             "--overlay is a folder where several videos are given. "
@@ -63,7 +63,7 @@ def plan_overlays(
         )
     if not is_folder and not has_codec:
         raise OptionInvalid(
-            f"An overlay is a file that ends in {', '.join(OVERLAY_CODECS)}, or a folder. "
+            f"An overlay is a file that ends in {', '.join(OVERLAY_SUFFIXES)}, or a folder. "
             f"Received: '{root}'.",
             hint="OUT.webm plays in every browser",
         )
