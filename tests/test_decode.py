@@ -462,6 +462,7 @@ def test_one_picture_is_the_frame_of_that_number(clips: dict[str, Path]) -> None
         for number in (0, 17, 59):
             coded = read_picture(clips[name], number, most_px=160)
             picture = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+            assert picture is not None
             assert read_numbers([picture.astype(np.uint8)]) == [number]
         with pytest.raises(VideoUnreadable, match="ends before frame 60"):
             read_picture(clips[name], 60, most_px=160)

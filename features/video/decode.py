@@ -9,7 +9,7 @@ stream; untagged ones are taken for BT.601 in limited range, as FFmpeg takes the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,20 +136,27 @@ def read_spans(
         index = read_index(source, on_progress, kept_bytes=kept_bytes)
         job = _Job(source, index, spans, sampling, size_px, most_frames, on_progress)
         plan = job.plan()
-        is_done = False
-        if plan is not None:
+        while plan is not None:
             try:
                 yield from job.follow(plan, decodes_all=decodes_all)
-                is_done = True
+                break
+            except _Lost:
+                job.restart()
+                decodes_all = True
             except _Surprise:
                 job.restart()
-        if not is_done:
+                plan = None
+        else:
             yield from job.decode_all()
         yield job.facts()
 
 
 class _Surprise(Exception):
     """What came out of the decoder is not what the packets let expect."""
+
+
+class _Lost(_Surprise):
+    """Seeking did not lead where the packets were before."""
 
 
 class _Decoder:
@@ -213,11 +220,13 @@ def _decode_forward(
     source: VideoSource, index: PacketIndex, decoder: _Decoder, on_progress: Callable[[], None]
 ) -> Iterator[Any]:
     """Yield every frame of a source of which nothing was decoded yet."""
-    packets = index.packets
+    packets: Iterable[Any] | None = index.packets
     if packets is None:
         packets = read_packets(source, on_progress)
     for number, packet in enumerate(packets):
         on_progress()
+        if index.is_retimed:
+            packet.pts = index.pts[number]
         if number >= index.n_lead_in and packet.size:
             yield from decoder.send(packet)
     yield from decoder.drain()
@@ -237,6 +246,7 @@ def _decode_plan(
         for number in range(segment.begin, segment.end):
             packet = reader.take(number)
             if number in plan.packets:
+                packet.pts = index.pts[number]
                 yield from decoder.send(packet)
         yield from decoder.drain()
 
@@ -252,6 +262,13 @@ class _PacketReader:
         self._on_progress = on_progress
         self._next = len(index.pts)  # the file has just been read to its end
         self._packets: Iterator[Any] = iter(())
+        self._first: Any = None
+        self._position_of: dict[int | None, int] = {}
+        self._stamps = index.dts if index.is_retimed else index.pts
+
+    def _stamp(self, packet: Any) -> int | None:
+        stamp: int | None = packet.dts if self._index.is_retimed else packet.pts
+        return stamp
 
     def go_to(self, number: int) -> None:
         if self._index.packets is not None or 0 <= number - self._next < _LEAST_SEEK:
@@ -259,19 +276,24 @@ class _PacketReader:
         stamp = self._index.dts[number]
         if stamp is None or "matroska" in self._source.container.format.name:
             stamp = self._index.pts[number]
-        self._source.container.seek(stamp, stream=self._source.stream)
+        try:
+            self._source.container.seek(stamp, stream=self._source.stream)
+        except (OSError, ValueError) as problem:
+            raise _Lost from problem
         self._packets = read_packets(self._source, self._on_progress)
         # It stops at a key frame at or before the one that is asked for.
-        position_of = {pts: at for at, pts in enumerate(self._index.pts)}
+        self._position_of = self._position_of or {
+            stamp: at for at, stamp in enumerate(self._stamps)
+        }
         for packet in self._packets:
-            at = position_of.get(packet.pts, len(position_of))
+            at = self._position_of.get(self._stamp(packet), len(self._stamps))
             if at > number:
                 break
             self._next = at + 1
             if at == number:
                 self._first = packet
                 return
-        raise _Surprise
+        raise _Lost
 
     def take(self, number: int) -> Any:
         self._on_progress()
@@ -282,8 +304,8 @@ class _PacketReader:
         packet = None
         while self._next <= number:
             packet = next(self._packets, None)
-            if packet is None or packet.pts != self._index.pts[self._next]:
-                raise _Surprise
+            if packet is None or self._stamp(packet) != self._stamps[self._next]:
+                raise _Lost
             self._next += 1
         return packet
 

@@ -38,6 +38,7 @@ class PacketIndex:
     n_lead_in: int  # packets before the first key frame, from which no decoder makes a picture
     n_claimed: int  # packets that the file's header claims; 0 if it claims none
     is_trusted: bool
+    is_retimed: bool  # packets must be given these pts before they are decoded
     order: list[int]  # trusted only: the packet of each frame, in the order of showing
     times: FloatArray  # seconds; of each frame if trusted, else a guess as long as it can be made
     start_seconds: float  # time of the stamp 0, negated
@@ -112,10 +113,7 @@ def read_index(
     n_damaged += len(source.read_faults)
     is_trusted = is_trusted and not source.read_faults
     if is_avi:
-        is_trusted = is_trusted and kept is not None and all(is_shown)
-        if is_trusted and _set_pts(pts, dts, is_needed):
-            for packet, stamp in zip(kept or (), pts, strict=True):
-                packet.pts = stamp
+        is_trusted = is_trusted and all(is_shown) and _set_pts(pts, dts, is_needed)
     # A decoder of H.264 knows itself what it cannot show yet; others show grey.
     n_lead_in = keys[0] if keys and codec != "h264" else 0
     is_shown[:n_lead_in] = [False] * n_lead_in
@@ -142,7 +140,8 @@ def read_index(
     n_claimed = max(source.stream.frames - (len(is_shown) - sum(is_shown)), 0)
     return PacketIndex(
         kept, pts, dts, is_needed, is_shown, entries, n_damaged, n_lead_in, n_claimed,
-        is_trusted, order, times, start_seconds, has_times, not has_times or is_counted,
+        is_trusted, is_avi and is_trusted, order, times, start_seconds, has_times,
+        is_counted or not has_times,
     )  # fmt: skip
 
 

@@ -35,7 +35,7 @@ _HIDDEN = PacketTraits(is_shown=False)
 
 def make_inspector(codec: str, extradata: bytes | None) -> Callable[[Any], PacketTraits] | None:
     """Build what inspects a codec's packets; None for codecs of which too little is known."""
-    if codec in INTRA_CODECS or codec in ("av1", "ffv1"):
+    if codec in INTRA_CODECS or codec == "av1":
         return lambda packet: _USUAL
     if codec == "vp9":
         return lambda packet: _inspect_vp9(memoryview(packet))

@@ -84,10 +84,10 @@ def open_video(path: Path) -> Iterator[VideoSource]:
         context = stream.codec_context
         context.thread_count = 1
         context.thread_type = "NONE"
-        if context.codec.canonical_name == "h264":
-            if context.width * context.height <= _MOST_PATIENT_PIXELS:
-                # Without it a stream that hides how deep it reorders loses frames on the way.
-                context.options = {"strict": "strict"}
+        is_small = context.width * context.height <= _MOST_PATIENT_PIXELS
+        if context.codec.canonical_name == "h264" and is_small:
+            # Without it a stream that hides how deep it reorders loses frames on the way.
+            context.options = {"strict": "strict"}
         for other in container.streams:
             if other.index != stream.index:
                 other.discard = av.stream.Discard.all
