@@ -173,6 +173,8 @@ class _Decoder:
         except MemoryError:
             raise
         except self._error:
+            # Some decoders call it bad data when it is memory that they lack.
+            bytearray(2 * self._context.width * self._context.height)
             self.n_bad += packet is not None
             return ()
 

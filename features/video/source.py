@@ -155,7 +155,7 @@ def _choose_stream(container: Any) -> tuple[Any, str]:
         context = stream.codec_context
         codec = context.codec.canonical_name
         is_still = stream.frames == 1 or codec in _STILL_CODECS or (codec == "mjpeg" and has_moving)
-        is_default = bool(stream.disposition & 1)
+        is_default = bool(stream.disposition.value & 1)
         return is_still, not is_default, -context.width * context.height, stream.index
 
     best = min(usable, key=rank)
@@ -180,7 +180,7 @@ def _summarise(container: Any) -> str:
 
 
 def _is_attached(stream: Any) -> bool:
-    return bool(stream.disposition & 0x400)
+    return bool(stream.disposition.value & 0x400)
 
 
 def _why_not_opened(path: Path) -> str:
