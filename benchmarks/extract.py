@@ -9,6 +9,8 @@ from minute to minute; the ratios, measured in turn in each repeat, hold.
 * framehead: `extract_features` into a new store.
 * whole: each as a process of its own, from its start to its end, imports included.
 * loop: without imports and building of models; framehead with the start of its workers.
+* opencv: core-seconds per clip of decoding every frame forward with OpenCV, which converts and
+  resizes the same frames; times, decode: what framehead's own decoding saves of that.
 * decode, engine: core-seconds per clip of each alone, in this process on one thread.
 * bound: cores divided by the sum of the two.
 
@@ -38,7 +40,7 @@ from features.records import FrameArray
 from features.system.keras import import_keras
 from features.system.text import format_table
 from features.video.decode import read_frames
-from features.video.frames import FrameBatch, import_cv2
+from features.video.frames import FrameBatch, import_cv2, resize_frame
 from features.video.sampling import choose_sampling, sample_indices
 from features.workers.pool import default_n_workers
 
@@ -92,6 +94,23 @@ def decode_alone(paths: list[Path], size_px: int) -> tuple[float, list[FrameArra
             if isinstance(item, FrameBatch) and len(kept) < 20:
                 kept.append(item.frames)
     return time.process_time() - started, kept
+
+
+def opencv_alone(paths: list[Path], size_px: int) -> float:
+    """Return core-seconds of decoding forward with OpenCV, converting the wanted frames only."""
+    cv2 = import_cv2()
+    started = time.process_time()
+    for path in paths:
+        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+        n_frames = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 1)
+        wanted = set(sample_indices(n_frames, n_wanted=N_FRAMES).tolist())
+        index = 0
+        while capture.grab():
+            if index in wanted:
+                resize_frame(cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB), size_px)
+            index += 1
+        capture.release()
+    return time.process_time() - started
 
 
 def engine_alone(backbone: BackboneFiles, batches: list[FrameArray]) -> float:
@@ -211,6 +230,8 @@ def main(
             note("times, whole", whole / run_framehead(videos, options))
         seconds, batches = decode_alone(paths, image_size)
         decode = note("decode core-ms/clip", 1000 * seconds / n_clips)
+        opencv = note("opencv core-ms/clip", 1000 * opencv_alone(paths, image_size) / n_clips)
+        note("times, decode", opencv / decode)
         if plan.name == "litert":
             alone = 1000 * engine_alone(backbone, batches) * N_FRAMES
             bound = 1000 * cores / (decode + note("engine core-ms/clip", alone))
