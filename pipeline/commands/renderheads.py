@@ -10,7 +10,7 @@ from features.system.text import format_count, format_table, printable
 from pipeline.commands.render import SCHEMA
 from pipeline.compare.comparison import Comparison
 from pipeline.export.export import ExportSummary
-from pipeline.report.run import GROUPS_UNKNOWN
+from pipeline.report.pages import GROUPS_UNKNOWN
 from pipeline.runs.predict import Prediction, PredictSummary
 from pipeline.runs.run import RunSummary, summary_to_json
 from pipeline.splits.leaks import describe_near_duplicates

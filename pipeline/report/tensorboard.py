@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 
-from pipeline.runs.outputs import read_json
+from features.system.files import read_json
 from pipeline.runs.run import RUN_FILE
 
 LOG_FOLDER = "tensorboard"
