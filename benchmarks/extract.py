@@ -31,7 +31,7 @@ import numpy as np
 
 from features.backbone.engines import EngineChoice, KerasEngine, choose_engine, litert_model_path
 from features.backbone.litert import LiteRTEngine
-from features.backbone.weights import BackboneFiles, find_backbone
+from features.backbone.weights import BackboneFiles, BackboneOptions, find_backbone
 from features.clips.discover import discover_clips
 from features.extract import extract_features
 from features.records import FrameArray
@@ -182,7 +182,7 @@ def main(
     only_usual: bool,
 ) -> None:
     """Measure stage 1 on the folder VIDEOS."""
-    backbone = find_backbone(weights, alpha=alpha, size_px=image_size)
+    backbone = find_backbone(BackboneOptions(weights, alpha, image_size))
     paths = [clip.path for clip in discover_clips(videos).clips]
     if only_usual:
         click.echo(usual_way(paths, backbone))

@@ -16,6 +16,7 @@ from features.backbone.weights import (
     BUILTIN,
     BUILTIN_ALPHA,
     BUILTIN_SIZE_PX,
+    BackboneOptions,
     builtin_path,
     find_backbone,
 )
@@ -53,24 +54,24 @@ def test_the_file_is_small_and_goes_into_the_wheel() -> None:
     assert 0 < builtin_path().stat().st_size < MOST_BYTES
     package_data = (ROOT / "setup.cfg").read_text(encoding="utf-8")
     assert "builtin/*.h5" in package_data
-    assert builtin_path().parent == ROOT / "features" / "builtin"
+    assert builtin_path().parent == ROOT / "features" / "backbone" / "builtin"
 
 
 def test_it_brings_its_own_width_and_size() -> None:
-    spec = find_backbone(BUILTIN).spec
+    spec = find_backbone(BackboneOptions(BUILTIN)).spec
     assert (spec.alpha, spec.size_px, spec.weights) == (BUILTIN_ALPHA, BUILTIN_SIZE_PX, BUILTIN)
     assert len(spec.weights_sha256) == 64
-    assert find_backbone(BUILTIN, alpha=BUILTIN_ALPHA, size_px=BUILTIN_SIZE_PX).spec == spec
+    assert find_backbone(BackboneOptions(BUILTIN, BUILTIN_ALPHA, BUILTIN_SIZE_PX)).spec == spec
 
 
 @pytest.mark.parametrize("options", [{"alpha": 1.0}, {"size_px": 224}])
 def test_another_width_or_size_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(OptionInvalid, match="built-in weights are for alpha 0.35.*Hint: leave"):
-        find_backbone(BUILTIN, **options)
+        find_backbone(BackboneOptions(BUILTIN, **options))
 
 
 def test_engines_agree_and_the_vectors_mean_something() -> None:
-    backbone = find_backbone(BUILTIN)
+    backbone = find_backbone(BackboneOptions(BUILTIN))
     frames = drawn_frames(seed=1)
     model = build_backbone(builtin_path(), alpha=BUILTIN_ALPHA, size_px=BUILTIN_SIZE_PX)
     by_keras = np.asarray(model.predict_on_batch(frames), np.float64)
@@ -94,10 +95,10 @@ def test_drawn_clips_are_extracted_and_told_apart(tmp_path: Path) -> None:
         tmp_path / "clips", n_actors=8, n_takes=1, actions=("bow", "star-jump"), seed=77
     )
     extract_features(
-        sample.folder, tmp_path / "s.h5", labels=sample.csv_path, weights=BUILTIN, n_workers=1
+        sample.folder, tmp_path / "s.h5", labels=sample.csv_path, backbone=BackboneOptions(BUILTIN)
     )
     store = open_store(tmp_path / "s.h5")
-    assert store.header.backbone == find_backbone(BUILTIN).spec
+    assert store.header.backbone == find_backbone(BackboneOptions(BUILTIN)).spec
     vectors = np.stack([read_clip(store, clip.clip_id).vectors.mean(0) for clip in store.clips])
     labels = np.array([clip.label for clip in store.clips])
     is_train = np.array([clip.group < "person06" for clip in store.clips])

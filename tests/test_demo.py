@@ -20,7 +20,7 @@ from pipeline.demo.demo import DEMO_ACTIONS, DEMO_HEADS, N_TAKES, run_demo
 from pipeline.demo.demosummary import DemoEvent, DemoStep, DemoSummary
 from pipeline.demo.drawing.actions import ACTIONS
 from pipeline.demo.orderpairs import ORDER_PAIRS, OrderScores, score_order_pairs
-from pipeline.runs.outputs import read_json
+from features.system.files import read_json
 
 ORDER = OrderScores("mean-linear", "lstm", 0.5, 0.9, 0.01, 96, "One sentence.")
 SUMMARY = DemoSummary(
@@ -100,7 +100,7 @@ def test_interrupted_it_goes_on_finished_it_does_nothing(
 def test_other_weights_are_taken_only_where_imagenet_is_out_of_reach_and_it_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lack(weights: object, *, alpha: float) -> None:
+    def lack(options: object) -> None:
         raise WeightsNotFound("gone")
 
     said: list[str] = []
@@ -118,7 +118,7 @@ def test_other_weights_are_taken_only_where_imagenet_is_out_of_reach_and_it_says
     known = read_json(tmp_path / "d" / "demo.json")
     assert known["weights"] == "builtin"
 
-    monkeypatch.setattr(demo, "find_backbone", lambda weights, *, alpha: None)
+    monkeypatch.setattr(demo, "find_backbone", lambda options: None)
     said.clear()
     with pytest.raises(KeyboardInterrupt):
         run_demo(tmp_path / "e", on_event=stop_at_drawing)

@@ -22,6 +22,7 @@ from features.backbone.weights import (
     BUILTIN,
     BUILTIN_ALPHA,
     BUILTIN_SIZE_PX,
+    BackboneOptions,
     builtin_path,
     find_backbone,
     imagenet_path,
@@ -125,7 +126,7 @@ def test_weights_here_are_listed_with_their_state(
     foreign.write_text("<html>log in to the proxy</html>")
     (cut.parent / "another-network.h5").write_text("not listed")
     sha256 = hashlib.sha256(builtin_path().read_bytes()).hexdigest()
-    known = converted_path(find_backbone(BUILTIN).spec)
+    known = converted_path(find_backbone(BackboneOptions(BUILTIN)).spec)
     unknown = known.with_name("mobilenetv2-0.tflite")
     known.parent.mkdir(parents=True, exist_ok=True)
     was_there = known.exists()

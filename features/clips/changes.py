@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from features.backbone.weights import file_sha256
 from features.records import Clip, ClipOutcome, ClipRecord, SourceFile
+from features.system.files import hash_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def is_unchanged(path: Path, source: SourceFile) -> bool:
     if now == replace(source, sha256=""):
         return True
     # Same size, other time: copied or touched perhaps; only the content can tell.
-    return now.size_bytes == source.size_bytes > 0 and file_sha256(path) == source.sha256
+    return now.size_bytes == source.size_bytes > 0 and hash_file(path) == source.sha256
 
 
 def update_row(row: ClipRecord, clips: Mapping[str, Clip], moved: Mapping[str, str]) -> ClipRecord:
@@ -135,5 +135,5 @@ def _find_moved(path: Path, lost: Mapping[str, ClipRecord]) -> ClipRecord | None
     same_size = [row for row in lost.values() if row.source.size_bytes == size_bytes > 0]
     if not same_size:
         return None
-    sha256 = file_sha256(path)
+    sha256 = hash_file(path)
     return next((row for row in same_size if row.source.sha256 == sha256), None)

@@ -7,6 +7,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -60,8 +61,28 @@ def whole_file(path: Path, *, sync: bool = False) -> Iterator[Path]:
 
 def clear_partials(path: Path) -> None:
     """Delete what killed writers of a file left; only for who holds the only right to write it."""
-    for leftover in path.parent.glob(f"{glob.escape(_partial_prefix(path))}*.partial*"):
-        leftover.unlink(missing_ok=True)
+    prefix = _partial_prefix(path)
+    # Exactly our names: those of "store.h5" begin like those of a file "store".
+    ours = re.compile(rf"{re.escape(prefix)}\d+\.partial{re.escape(path.suffix)}")
+    for leftover in path.parent.glob(f"{glob.escape(prefix)}*"):
+        if ours.fullmatch(leftover.name):
+            leftover.unlink(missing_ok=True)
+
+
+@contextmanager
+def sole_writer(path: Path) -> Iterator[None]:
+    """Wait for the only right to write a file, and clear what killed writers left of it.
+
+    Where a lock cannot be had (no file locks on that disk), several may write at once, and
+    nothing is cleared.
+    """
+    lock_path = path.with_name(f"{_partial_prefix(path)}lock")
+    with ExitStack() as stack:
+        with suppress(OSError, NotImplementedError):
+            lock_path.touch()  # where that fails, Windows would wait for the lock for ever
+            stack.enter_context(FileLock(lock_path))
+            clear_partials(path)
+        yield
 
 
 @contextmanager
@@ -73,7 +94,8 @@ def private_folder(near: Path) -> Iterator[Path]:
     """
     prefix = _partial_prefix(near)
     near.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in near.parent.glob(f"{glob.escape(prefix)}*.partial"):
+    # Eight characters, as tempfile makes them: no folder of a path that begins like this one.
+    for leftover in near.parent.glob(f"{glob.escape(prefix)}{'?' * 8}.partial"):
         _remove_if_abandoned(leftover, near)
     while True:
         # A name of our own: the user may have named a folder in any way that we could guess.
@@ -121,7 +143,7 @@ def staged_file(out: Path) -> Iterator[Path]:
 
 
 def replace_folder(folder: Path, out: Path) -> None:
-    """Move a folder to where another one may stand; that one is gone only when this one is there."""
+    """Move a folder to where another may stand, which is gone only when this one is there."""
     had_one = os.path.lexists(out)
     retired = folder.with_name(_RETIRED_NAME)
     if had_one:
@@ -242,7 +264,13 @@ def require_outside(out: Path, source: Path) -> None:
 
 
 def _partial_prefix(path: Path) -> str:
-    return f".{path.name[:_MOST_NAME_CHARACTERS]}."
+    """Begin the names of all that is written beside a path before it is complete."""
+    name = path.name
+    if len(name) > _MOST_NAME_CHARACTERS:
+        # Long names that begin alike must not share it: one's leftovers may be another's work.
+        digest = hashlib.sha256(os.fsencode(name)).hexdigest()
+        name = f"{name[:_MOST_NAME_CHARACTERS]}{digest[:8]}"
+    return f".{name}."
 
 
 def _remove_if_abandoned(folder: Path, near: Path) -> None:

@@ -17,10 +17,10 @@ from features.backbone.weights import (
     IMAGENET,
     builtin_path,
     embedding_dim,
-    file_sha256,
     imagenet_path,
 )
 from features.records import BackboneSpec
+from features.system.files import hash_file
 from pipeline.doctor.probes import ProbeAnswer, run_probe
 
 WeightsState = Literal["whole", "broken", "not tried"]
@@ -127,7 +127,7 @@ def list_weights(*, limit_seconds: float = 120.0) -> tuple[WeightsSummary, Probe
         state: WeightsState = "broken" if fault else "whole"
         if str(path) not in faults:
             state = "not tried"
-        size_bytes, sha256 = path.stat().st_size, file_sha256(path)
+        size_bytes, sha256 = path.stat().st_size, hash_file(path)
         files.append(WeightsFile(name, path, alpha, size_px, size_bytes, sha256, state, fault))
     converted = _list_converted(tuple(files))
     return WeightsSummary(keras_folder, cache_folder(), tuple(files), converted), keras
@@ -145,5 +145,4 @@ def _list_converted(files: tuple[WeightsFile, ...]) -> tuple[ConvertedModel, ...
     return tuple(
         ConvertedModel(path, path.stat().st_size, source_of.get(path))
         for path in sorted(cache_folder().glob("mobilenetv2-*.tflite"))
-        if ".partial" not in path.name
     )
