@@ -14,6 +14,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_SOME_CLIPS_FAILED = 3
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 class FrameHeadError(Exception):
@@ -145,6 +146,10 @@ class TrainingFailed(FrameHeadError, RuntimeError):
 
 class ExtraMissing(FrameHeadError, ImportError):
     """An optional dependency that this option needs is not installed."""
+
+
+class PluginUnusable(FrameHeadError, ImportError):
+    """A module that registers heads or export formats cannot be imported."""
 
 
 class Interrupted(FrameHeadError, KeyboardInterrupt):

@@ -92,7 +92,7 @@ class Helper:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How a helper process ended: its output, and what went wrong, which is empty if nothing did."""
+    """How a helper process ended; `fault` is empty if nothing went wrong."""
 
     code: int
     output: str

@@ -72,20 +72,10 @@ class HeadResult:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """How heads compare.
+    """How heads compare, best first, with every pair tested and all this in sentences.
 
-    Attributes
-    ----------
-    heads : tuple of HeadResult
-        Best first.
-    pairs : tuple of HeadPair
-        Every pair of heads; the best head's pairs first.
-    majority_classes : tuple of str
-        The most frequent class of each training part, each class once.
-    majority_accuracy : float
-        Of always naming it, on the same test clips.
-    verdicts : tuple of str
-        All this in sentences.
+    The majority classes are the most frequent ones of the training parts, each once; their
+    accuracy is that of always naming them.
     """
 
     heads: tuple[HeadResult, ...]
@@ -104,26 +94,10 @@ def rank_heads(
     *,
     seed: int = 0,
 ) -> Ranking:
-    """Summarise trials by head, best first, and test every pair of heads.
+    """Summarise trials by head and test every pair of heads.
 
-    Parameters
-    ----------
-    results : mapping of Trial to TrialResult
-        Every head with the same seeds and splits.
-    splits : sequence of Split
-        Their test parts do not overlap.
-    class_indices : mapping of str to int
-        Clip id to true class, of training parts and test parts.
-    groups : mapping of str to str
-        Clip id to group.
-    classes : sequence of str
-    seed : int, default 0
-        Of bootstrap and random sign flips.
-
-    Returns
-    -------
-    Ranking
-        By accuracy; of equal ones the smaller head comes first.
+    Best first; of equal heads the smaller one. Every head has the same seeds and splits, and
+    test parts do not overlap.
     """
     ids = [clip_id for split in splits for clip_id in split.test]
     truth = np.array([class_indices[clip_id] for clip_id in ids], dtype=np.int64)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 
 from features.errors import FrameHeadError, TrainingFailed
+from features.system.files import read_json, report_unwritable, write_json
+from features.system.plugins import load_plugins
+from features.system.processes import claim_output, describe_problem
+from features.system.versions import describe_environment
 from pipeline.data.sequences import Sequences, sequence_from_vectors, take_clips
 from pipeline.data.sharing import map_sequences
-from pipeline.heads.headoptions import HeadOptions
-from pipeline.runs.outputs import report_unwritable, write_json
+from pipeline.heads.registry import HeadOptions
 from pipeline.scores.frameorder import score_orders
 from pipeline.scores.metrics import hits_in_top
 from pipeline.splits.files import split_from_json, split_to_json
@@ -97,6 +100,8 @@ class TrialResult:
         Of `fit_head`, the compilation of the head included.
     latency_ms : float
         Median milliseconds for one clip alone, embeddings at hand.
+    made : mapping
+        When, on what platform, and by which versions.
     """
 
     predicted: list[int]
@@ -109,30 +114,15 @@ class TrialResult:
     best_epoch: int
     train_seconds: float
     latency_ms: float
+    made: Mapping[str, Any]
 
 
 def run_trial(
     plan: TrialPlan, trial: Trial, sequences: Sequences, workbench: Workbench | None = None
 ) -> TrialResult:
-    """Train and test one head.
+    """Train and test one head on its split of the clips.
 
-    Parameters
-    ----------
-    plan : TrialPlan
-    trial : Trial
-    sequences : Sequences
-        All clips of all splits.
-    workbench : Workbench, optional
-        Where compiled heads are kept from trial to trial; does not change results.
-
-    Returns
-    -------
-    TrialResult
-
-    Raises
-    ------
-    TrainingFailed
-        If a loss is not finite.
+    `workbench` keeps compiled heads from trial to trial; it does not change results.
     """
     split = plan.splits[trial.fold]
     started = time.perf_counter()
@@ -161,6 +151,7 @@ def run_trial(
         best_epoch=fitted.best_epoch,
         train_seconds=round(train_seconds, 3),
         latency_ms=round(_measure_latency(fitted.model, test, plan.head_options), 3),
+        made=describe_environment(),
     )
 
 
@@ -179,7 +170,7 @@ def write_plan(path: Path, plan: TrialPlan) -> None:
 
 def read_plan(path: Path) -> TrialPlan:
     """Read what `write_plan` wrote."""
-    fields = json.loads(path.read_text(encoding="ascii"))
+    fields = read_json(path)
     splits = tuple(split_from_json(split, where=str(path)) for split in fields["splits"])
     return TrialPlan(
         store_path=fields["store_path"],
@@ -192,20 +183,11 @@ def read_plan(path: Path) -> TrialPlan:
 
 
 def read_trial_result(folder: Path, trial: Trial) -> TrialResult | None:
-    """Read the result of a trial, if it has been finished before.
-
-    Parameters
-    ----------
-    folder : Path
-    trial : Trial
-
-    Returns
-    -------
-    TrialResult or None
-    """
+    """Read the result of a trial, if it has been finished before."""
     try:
-        fields = json.loads((folder / trial.file_name).read_text(encoding="ascii"))
-        return TrialResult(**fields["result"]) if fields["key"] == trial.key else None
+        fields = read_json(folder / trial.file_name)
+        result = TrialResult(**fields["result"], made=fields.get("made", {}))
+        return result if fields["key"] == trial.key else None
     except (OSError, ValueError, KeyError, TypeError):
         return None  # unfinished, or damaged: the trial is run again
 
@@ -216,9 +198,8 @@ def main() -> None:
     Arguments are the plan's file and the folder of the shared sequences. Every trial is
     answered by one JSON line on standard output.
     """
-    # Libraries may print; the answers go out on a descriptor that they do not know.
-    answers = os.fdopen(os.dup(1), "w", encoding="ascii")
-    os.dup2(2, 1)
+    answers = claim_output()
+    load_plugins()
     plan = read_plan(Path(sys.argv[1]))
     sequences = map_sequences(Path(sys.argv[2]))
     workbench = Workbench()
@@ -227,20 +208,17 @@ def main() -> None:
         answer: dict[str, str] = {"kind": "done"}
         try:
             result = run_trial(plan, trial, sequences, workbench)
-            content = {**asdict(trial), "result": asdict(result)}
+            fields = asdict(result)
+            content = {**asdict(trial), "made": fields.pop("made"), "result": fields}
             with report_unwritable(plan.folder):
                 write_json(plan.folder / trial.file_name, content)
         except FrameHeadError as problem:
-            answer = {
-                "kind": "failed",
-                "error": type(problem).__name__,
-                "message": problem.message,
-                "hint": problem.hint,
-            }
+            answer = {"kind": "failed", **describe_problem(problem)}
         except (OSError, MemoryError) as problem:
-            message = f"Trial {trial.file_name} failed: {problem or type(problem).__name__}."
-            answer = {"kind": "failed", "error": TrainingFailed.__name__, "message": message}
-        print(json.dumps(answer), file=answers, flush=True)
+            text = f"Trial {trial.file_name} failed: {problem or type(problem).__name__}."
+            answer = {"kind": "failed", **describe_problem(TrainingFailed(text))}
+        answers.write(json.dumps(answer).encode() + b"\n")
+        answers.flush()
 
 
 def _measure_latency(model: Any, test: Sequences, options: HeadOptions) -> float:

@@ -1,20 +1,91 @@
-"""The registry of heads: each is one function from frames to one vector per clip."""
+"""Heads: each is one registered function from frames to one vector per clip, with options."""
 
 from __future__ import annotations
 
 import difflib
+import re
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
-from features.errors import HeadUnknown
+from features.errors import HeadUnknown, OptionInvalid
 from features.system.keras import import_keras
-from pipeline.heads.headoptions import INPUTS, HeadInput
+from features.system.plugins import load_plugins
+
+HeadInput = Literal["appearance", "motion", "both", "centred"]
+Aggregate = Literal["mean", "max", "vote"]
+
+INPUTS: tuple[HeadInput, ...] = get_args(HeadInput)
+AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
 
 BASELINE = "mean-linear"
 
 # Name of the layer whose output weighs the frames of a clip, in heads that have one.
 ATTENTION = "attention"
+
+
+@dataclass(frozen=True, slots=True)
+class HeadOptions:
+    """What a user may change about a head.
+
+    Attributes
+    ----------
+    units : int, optional
+        Width of the head. At least 1; ignored by heads without a hidden layer. By default
+        the head's own.
+    dropout : float, optional
+        Share of dropped values. In [0, 1). By default the head's own.
+    reduce : str, optional
+        Reduce embeddings to N principal components, fitted on the training clips: quicker, at
+        some cost in accuracy. "pca:N", N at least 1.
+    window : int, optional
+        Let the head see windows of so many frames, not whole clips. At least 1.
+    aggregate : {"mean", "max", "vote"}, default "mean"
+        How the windows of a clip make one answer. The mean of their probabilities, the
+        largest probability of each class, or the share of windows that name it.
+
+    Raises
+    ------
+    OptionInvalid
+        If a value is out of range.
+    """
+
+    units: int | None = None
+    dropout: float | None = None
+    reduce: str | None = field(default=None, metadata={"metavar": "pca:N"})
+    window: int | None = field(default=None, metadata={"metavar": "FRAMES"})
+    aggregate: Aggregate = "mean"
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("units", "window"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionInvalid(f"--{name} must be at least 1. Received: {value}.")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise OptionInvalid(f"--dropout must be in [0, 1). Received: {self.dropout}.")
+        if self.reduce is not None and re.fullmatch(r"pca:[1-9][0-9]*", self.reduce) is None:
+            raise OptionInvalid(
+                "--reduce must be pca:N, N being the components to keep, at least 1. "
+                f"Received: '{self.reduce}'.",
+                hint="--reduce pca:256",
+            )
+        if self.aggregate not in AGGREGATES:
+            raise OptionInvalid(
+                f"--aggregate must be one of {', '.join(AGGREGATES)}. Received: '{self.aggregate}'."
+            )
+        if self.aggregate != "mean" and self.window is None:
+            raise OptionInvalid(
+                "--aggregate says how windows make one answer. Received: "
+                f"--aggregate {self.aggregate} without --window.",
+                hint="give --window FRAMES as well, or leave --aggregate out",
+            )
+
+    @property
+    def n_components(self) -> int | None:
+        """Principal components to keep, or None for all dimensions."""
+        return None if self.reduce is None else int(self.reduce.partition(":")[2])
 
 
 # (frames, mask, units, dropout) -> one vector per clip, all Keras tensors.
@@ -99,6 +170,20 @@ def register_head(
         return build
 
     return register
+
+
+def require_reachable(kind: HeadKind) -> None:
+    """Refuse a head that worker processes cannot import: one of a script or notebook."""
+    if kind.build.__module__ == "__main__":
+        raise HeadUnknown(
+            f"A head that is compared must be defined in a module. '{kind.name}' is defined in the "
+            "running script, which worker processes do not import.",
+            hint="move it into a .py file of its own, and name that with --plugin or "
+            "FRAMEHEAD_PLUGINS",
+        )
+    if kind.build.__module__ != __name__:
+        module = sys.modules[kind.build.__module__]
+        load_plugins([getattr(module, "__file__", "") or kind.build.__module__])
 
 
 def parse_head(name: str) -> tuple[HeadKind, HeadInput]:

@@ -6,8 +6,7 @@ from typing import Any
 
 from features.system.keras import import_keras
 from pipeline.data.sequences import Sequences
-from pipeline.heads.headoptions import HeadOptions
-from pipeline.heads.registry import ATTENTION
+from pipeline.heads.registry import ATTENTION, HeadOptions
 from pipeline.training.epochs import predict_probabilities
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from features.errors import FrameHeadError, RunDamaged, RunNotFound
 from features.records import StoreHeader
+from features.system.files import read_csv
 from features.system.keras import import_keras
-from pipeline.heads.headoptions import HeadOptions
-from pipeline.runs.outputs import read_csv
+from pipeline.heads.registry import HeadOptions
 from pipeline.splits.files import split_from_json
 from pipeline.splits.leaks import NearDuplicate
 from pipeline.splits.split import Split
@@ -54,11 +52,12 @@ class RunSummary:
         False if the run had been trained before with the same settings.
     majority_class : str
         The most frequent class of the training part.
-    majority_accuracy : float or None
-        Of always naming it, on the test part. None in runs of an earlier framehead.
-    backwards, shuffled : float or None
-        Accuracy on the test part with its frames in another order; None in runs of an earlier
-        framehead. See `pipeline.scores.frameorder`.
+    majority_accuracy : float
+        Accuracy of always naming it, on the test part.
+    backwards, shuffled : float
+        Accuracy on the test part with its frames in another order.
+    n_missing : int
+        Clips that the split file names and the store lacks.
     near_duplicates : tuple of NearDuplicate
         Clips of different parts that seem to be one recording.
     n_near_duplicates : int
@@ -82,13 +81,14 @@ class RunSummary:
     epochs_run: int
     best_epoch: int
     seconds: float
+    majority_class: str
+    majority_accuracy: float
+    backwards: float
+    shuffled: float
+    near_duplicates: tuple[NearDuplicate, ...]
+    n_near_duplicates: int
+    n_missing: int = 0
     is_new: bool = True
-    majority_class: str = ""
-    majority_accuracy: float | None = None
-    backwards: float | None = None
-    shuffled: float | None = None
-    near_duplicates: tuple[NearDuplicate, ...] = ()
-    n_near_duplicates: int = 0
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -167,10 +167,8 @@ def read_run(path: str | Path) -> Run:
     try:
         if content["schema"] != RUN_SCHEMA:
             raise _damaged(folder, f"schema is {content['schema']}, this framehead reads 1")
-        had = content["summary"]
-        # What a run of an earlier framehead did not record has its default.
-        summary = {item.name: had[item.name] for item in fields(RunSummary) if item.name in had}
-        pairs = tuple(NearDuplicate(**pair) for pair in summary.pop("near_duplicates", ()))
+        summary = content["summary"]
+        pairs = tuple(NearDuplicate(**pair) for pair in summary["near_duplicates"])
         return Run(
             path=folder,
             head=content["head"],
@@ -189,22 +187,7 @@ def read_run(path: str | Path) -> Run:
 
 
 def load_model(run: Run) -> Any:
-    """Load a run's head, in Keras' safe mode.
-
-    Parameters
-    ----------
-    run : Run
-
-    Returns
-    -------
-    keras.Model
-        See `pipeline.heads.model.HeadModel` for inputs and output.
-
-    Raises
-    ------
-    RunDamaged
-        If the model file cannot be read.
-    """
+    """Load a run's head, in Keras' safe mode: a whole `pipeline.heads.model.HeadModel`."""
     keras = import_keras()
     import pipeline.heads.layers
     import pipeline.heads.lstm  # noqa: F401
@@ -218,52 +201,20 @@ def load_model(run: Run) -> Any:
 
 
 def save_model(model: Any, path: Path) -> None:
-    """Save a head in Keras' own format.
-
-    Parameters
-    ----------
-    model : keras.Model
-    path : Path
-        Ends in ".keras".
-    """
-    with _quiet_saving():
+    """Save a head in Keras' own format, to a path that ends in ".keras"."""
+    with warnings.catch_warnings():
+        # Keras on TensorFlow converts variables in a way that NumPy 2 deprecates.
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
         model.save(path)
 
 
 def read_predictions(run: Run) -> list[dict[str, str]]:
-    """Read a run's predictions of its test part.
-
-    Parameters
-    ----------
-    run : Run
-
-    Returns
-    -------
-    list of dict
-        One per clip, by column name.
-
-    Raises
-    ------
-    RunDamaged
-    """
+    """Read a run's predictions of its test part, one dictionary per clip, by column name."""
     path = run.path / "predictions.csv"
     try:
         return read_csv(path)
     except OSError as problem:
         raise _damaged(run.path, f"reading predictions.csv failed: {problem}") from problem
-
-
-def summary_to_json(summary: RunSummary) -> dict[str, Any]:
-    """Return a summary as JSON-ready values."""
-    return asdict(summary)
-
-
-@contextmanager
-def _quiet_saving() -> Iterator[None]:
-    with warnings.catch_warnings():
-        # Keras on TensorFlow converts variables in a way that NumPy 2 deprecates.
-        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
-        yield
 
 
 def _damaged(folder: Path, what: str) -> RunDamaged:
