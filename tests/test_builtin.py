@@ -25,8 +25,7 @@ from features.extract import extract_features
 from features.records import FrameArray
 from features.store.store import open_store, read_clip
 from features.video.frames import import_cv2, resize_frame
-from pipeline.demo.drawing.clips import SampleSpec, draw_frames, list_clips
-from pipeline.demo.drawing.sample import make_sample
+from pipeline.demo.drawing.sample import SampleSpec, draw_frames, list_clips, make_sample
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_BYTES = 2_000_000
@@ -92,7 +91,7 @@ def test_drawn_clips_are_extracted_and_told_apart(tmp_path: Path) -> None:
     from sklearn.preprocessing import StandardScaler
 
     sample = make_sample(
-        tmp_path / "clips", n_actors=8, n_takes=1, actions=("bow", "star-jump"), seed=77
+        tmp_path / "clips", SampleSpec(8, 1, actions=("bow", "star-jump"), seed=77)
     )
     extract_features(
         sample.folder, tmp_path / "s.h5", labels=sample.csv_path, backbone=BackboneOptions(BUILTIN)
