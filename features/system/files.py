@@ -30,22 +30,7 @@ _UNLOCKED_SECONDS = 60.0
 
 @contextmanager
 def whole_file(path: Path, *, sync: bool = False) -> Iterator[Path]:
-    """Write a file under another name beside its place, and rename it when it is complete.
-
-    Parameters
-    ----------
-    path : Path
-        Final place; a file that stands there is replaced.
-    sync : bool, default False
-        Wait until the content is on the disk before renaming, so that a power cut cannot
-        leave an empty file under the final name.
-
-    Yields
-    ------
-    Path
-        Where to write, with the same suffix. Whatever is there when an error leaves the
-        context is deleted.
-    """
+    """Write a file under another name beside its place, and rename it when it is complete."""
     partial = path.with_name(f"{_partial_prefix(path)}{os.getpid()}.partial{path.suffix}")
     try:
         yield partial
@@ -223,21 +208,7 @@ def report_unwritable(path: Path) -> Iterator[None]:
 
 
 def require_free(out: Path, *, marker: str, what: str, overwrite: bool, source: Path) -> None:
-    """Refuse to write over something with OutputExists.
-
-    Parameters
-    ----------
-    out : Path
-        Folder that is to be made.
-    marker : str
-        File by which a folder of ours is known; no other folder is ever deleted.
-    what : str
-        Kind of result, for the message.
-    overwrite : bool
-        Whether a folder of ours may be replaced.
-    source : Path
-        What the result is made of; a folder that holds it is never replaced.
-    """
+    """Refuse to write over something with OutputExists."""
     if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out.is_dir() and (out / marker).exists()):

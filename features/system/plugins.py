@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from features.errors import PluginUnusable
+from features.system.keras import quiet_backends
 
 # Worker processes inherit it, and load the same modules.
 PLUGINS_VARIABLE = "FRAMEHEAD_PLUGINS"
@@ -24,7 +25,8 @@ def load_plugins(modules: Iterable[str] = ()) -> None:
     named = [item for item in os.environ.get(PLUGINS_VARIABLE, "").split(os.pathsep) if item]
     wanted = list(dict.fromkeys([*named, *(_locate(item) for item in modules)]))
     for item in wanted:
-        _load(item)
+        with quiet_backends():
+            _load(item)
     if wanted:
         os.environ[PLUGINS_VARIABLE] = os.pathsep.join(wanted)
 

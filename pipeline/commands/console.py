@@ -141,7 +141,7 @@ class ErrorGroup(click.Group):
             stopped = isinstance(problem, Interrupted) and ctx.meta.get(_TERMINATED)
             ctx.exit(EXIT_TERMINATED if stopped else problem.exit_code)
         except KeyboardInterrupt:
-            _complain(Interrupted("Interrupted; nothing was changed."))
+            _complain(Interrupted("Interrupted."))
             ctx.exit(EXIT_TERMINATED if ctx.meta.get(_TERMINATED) else EXIT_INTERRUPTED)
 
 

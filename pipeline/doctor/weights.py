@@ -98,19 +98,7 @@ class WeightsSummary:
 
 
 def list_weights(*, limit_seconds: float = 120.0) -> tuple[WeightsSummary, ProbeAnswer]:
-    """Find every weights file, hash it and try to load it. Nothing is downloaded.
-
-    Parameters
-    ----------
-    limit_seconds : float, default 120
-        For Keras, which loads the files.
-
-    Returns
-    -------
-    summary : WeightsSummary
-    keras : ProbeAnswer
-        What Keras said of itself.
-    """
+    """Find every weights file, hash it and try to load it. Nothing is downloaded."""
     keras_folder = imagenet_path(DEFAULT_ALPHA, DEFAULT_SIZE_PX).parent
     found: list[tuple[str, Path, float, int]] = []
     for path in sorted(keras_folder.glob("*.h5")):

@@ -8,11 +8,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from features.errors import FrameHeadError, RunDamaged, RunNotFound
+from features.errors import FrameHeadError, HeadUnknown, RunDamaged, RunNotFound
 from features.records import StoreHeader
 from features.system.files import read_csv
 from features.system.keras import import_keras
-from pipeline.heads.registry import HeadOptions
+from pipeline.heads.registry import HEADS, HeadOptions
 from pipeline.splits.files import split_from_json
 from pipeline.splits.leaks import NearDuplicate
 from pipeline.splits.split import Split
@@ -197,7 +197,15 @@ def load_model(run: Run) -> Any:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     # Keras passes on whatever zipfile, json and HDF5 raise.
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, EOFError) as problem:
-        raise _damaged(run.path, f"loading {MODEL_FILE} failed: {problem}") from problem
+        # Keras prints all it knows; what was wrong comes last.
+        reason = str(problem).rpartition("Exception encountered: ")[2].partition(". ")[0]
+        if run.head.partition(":")[0] not in HEADS:
+            raise HeadUnknown(
+                f"A run's head must be known to be loaded. '{run.path}' has '{run.head}', and "
+                f"loading {MODEL_FILE} failed: {reason}.",
+                hint="name the module that registers it with --plugin",
+            ) from problem
+        raise _damaged(run.path, f"loading {MODEL_FILE} failed: {reason}") from problem
 
 
 def save_model(model: Any, path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from features.errors import OutputExists, RunDamaged
+from features.errors import Interrupted, OutputExists, RunDamaged
 from features.store.store import open_store
 from features.system.files import report_unwritable, require_free, staged_folder
 from pipeline.data.sequences import load_sequences
@@ -126,11 +126,14 @@ def train_head(
             return finished
     _require_free(target, plan, overwrite=overwrite)
     limit_threads(threads)
-    with staged_folder(target) as folder:
-        summary = _train_into(folder, target, plan, on_epoch)
-        # Once more: another process may have put something there meanwhile.
-        if overwrite or _find_finished(target, plan) is None:
-            _require_free(target, plan, overwrite=overwrite)
+    try:
+        with staged_folder(target) as folder:
+            summary = _train_into(folder, target, plan, on_epoch)
+            # Once more: another process may have put something there meanwhile.
+            if overwrite or _find_finished(target, plan) is None:
+                _require_free(target, plan, overwrite=overwrite)
+    except KeyboardInterrupt as problem:
+        raise Interrupted(f"Interrupted: no run was written to '{target}'.") from problem
     return summary
 
 
