@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from features.backbone.engines import litert_model_path
+from features.backbone.engines import converted_path, litert_model_path
 from features.backbone.litert import LiteRTEngine
 from features.backbone.model import build_backbone
 from features.backbone.weights import (
@@ -67,6 +70,24 @@ def test_it_brings_its_own_width_and_size() -> None:
 def test_another_width_or_size_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(OptionInvalid, match="built-in weights are for alpha 0.35.*Hint: leave"):
         find_backbone(BackboneOptions(BUILTIN, **options))
+
+
+def test_a_killed_conversion_leaves_nothing() -> None:
+    backbone = find_backbone(BackboneOptions(BUILTIN))
+    out = converted_path(backbone.spec)
+    out.unlink(missing_ok=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    code = "from features.backbone.model import main; main()"
+    words = [backbone.weights_path, out, BUILTIN_ALPHA, BUILTIN_SIZE_PX]
+    killed = subprocess.Popen([sys.executable, "-c", code, *map(str, words)], cwd=ROOT)
+    while not list(out.parent.glob("*.partial")):
+        time.sleep(0.01)
+        assert killed.poll() is None
+    killed.kill()
+    killed.wait()
+    assert list(out.parent.glob(".*.partial")), "it was killed too late: the test shows nothing"
+    assert litert_model_path(backbone) == out
+    assert not list(out.parent.glob("*.partial*"))
 
 
 def test_engines_agree_and_the_vectors_mean_something() -> None:

@@ -286,10 +286,11 @@ def _read_files(path: Path) -> list[StoreFile]:
 
 
 def _identify(path: Path) -> tuple[int, int] | None:
-    if not path.is_file():
-        return None
-    facts = path.stat()
-    return facts.st_ino, facts.st_mtime_ns
+    with suppress(FileNotFoundError):
+        if path.is_file():
+            facts = path.stat()
+            return facts.st_ino, facts.st_mtime_ns
+    return None
 
 
 def _differing_fields(have: Any, want: Any, prefix: str = "") -> Iterable[tuple[str, Any, Any]]:
