@@ -16,7 +16,6 @@ from pipeline.scores.metrics import (
     ReliabilityBin,
     balanced_accuracy,
     calibration_error,
-    count_confusions,
     macro_f1,
     most_frequent,
     reliability_bins,
@@ -138,14 +137,14 @@ def _summarise(
     accuracy: Score,
     majority_accuracy: float,
 ) -> HeadResult:
-    hits = pooled["predicted"] == truth
-    tables = [count_confusions(truth, row, len(classes)) for row in pooled["predicted"]]
+    rows = pooled["predicted"]
+    hits = rows == truth
     bins = [reliability_bins(c, h) for c, h in zip(pooled["confidence"], hits, strict=True)]
     return HeadResult(
         name=name,
         accuracy=accuracy,
-        balanced_accuracy=float(np.mean([balanced_accuracy(table) for table in tables])),
-        macro_f1=float(np.mean([macro_f1(table) for table in tables])),
+        balanced_accuracy=float(np.mean([balanced_accuracy(truth, row) for row in rows])),
+        macro_f1=float(np.mean([macro_f1(truth, row) for row in rows])),
         calibration_error=float(np.mean([calibration_error(item) for item in bins])),
         reliability=reliability_bins(pooled["confidence"].ravel(), hits.ravel()),
         above_majority=accuracy.low > majority_accuracy,
