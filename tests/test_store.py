@@ -407,29 +407,45 @@ def test_history_names_each_extraction_once(tmp_path: Path) -> None:
     assert open_store(path).history == (ENTRY,)
 
 
-many_and_few = pytest.mark.parametrize("n_kills", [6, pytest.param(200, marks=pytest.mark.soak)])
-
 # Without an extraction around it, most of the time goes into commits and merges.
 WRITE_FOR_EVER = """
 with lock_store(path):
     print("running", flush=True)
     for number in range(100_000):
-        commit_clips(path, HEADER, [make_clip(f"{number % 50:02d}", 400, seed=number)], ENTRY)
+        commit_clips(path, HEADER, [make_clip(f"{number % 50:02d}", 3000, seed=number)], ENTRY)
         if number % 4 == 3:
             merge_parts(path)
 """
 REPAIR = "print('running', flush=True); repair_store(path)"
 
 
-@many_and_few
-def test_a_killed_writer_leaves_a_store_and_nothing_else(tmp_path: Path, n_kills: int) -> None:
-    chance = random.Random(5)
+def moments(patterns: tuple[str, ...], n_random: int, seed: int) -> list[str | float]:
+    """List moments to kill: when there is a file of a pattern, or else after random seconds."""
+    chance = random.Random(seed)
+    return [chance.uniform(0, 0.3) for _ in range(n_random)] if n_random else list(patterns)
+
+
+def kill_at(moment: str | float, process: subprocess.Popen[bytes], folder: Path) -> None:
+    started = time.monotonic()
+    with process:
+        while process.poll() is None:
+            seconds = time.monotonic() - started
+            if any(folder.glob(moment)) if isinstance(moment, str) else seconds > moment:
+                break
+            time.sleep(0.0005)
+        process.kill()
+
+
+random_too = pytest.mark.parametrize("n_random", [0, pytest.param(200, marks=pytest.mark.soak)])
+
+
+@random_too
+def test_a_killed_writer_leaves_a_store_and_nothing_else(tmp_path: Path, n_random: int) -> None:
     path = tmp_path / "s.h5"
     committed: set[str] = set()
-    for _ in range(n_kills):
-        with start_process(WRITE_FOR_EVER, path) as process:
-            time.sleep(chance.uniform(0, 0.3))
-            process.kill()
+    in_commit, in_merge, merged = "*.parts/.*.partial.h5", ".s.h5.*.partial.h5", "s.h5"
+    for moment in moments((in_commit, merged, in_merge, in_commit), n_random, seed=5):
+        kill_at(moment, start_process(WRITE_FOR_EVER, path), tmp_path)
         with suppress(StoreNotFound):
             store = open_store(path, allow_unfinished=True)
             ids = {clip.clip_id for clip in store.clips}
@@ -437,6 +453,7 @@ def test_a_killed_writer_leaves_a_store_and_nothing_else(tmp_path: Path, n_kills
             assert find_damage(store) == ()
             committed = ids
     with lock_store(path):
+        assert not list(tmp_path.rglob("*.partial*"))
         commit_clips(path, HEADER, [], ENTRY)
         merge_parts(path)
     assert {clip.clip_id for clip in open_store(path).clips} == committed
@@ -444,20 +461,15 @@ def test_a_killed_writer_leaves_a_store_and_nothing_else(tmp_path: Path, n_kills
     assert names_in(tmp_path) == {"s.h5"}
 
 
-@many_and_few
-def test_a_killed_repair_leaves_a_store_and_nothing_else(tmp_path: Path, n_kills: int) -> None:
-    chance = random.Random(6)
-    clips = [make_clip(f"{n:03d}", 3000, seed=n) for n in range(100)]
-    path = write_store(tmp_path / "s.h5", clips)
+@random_too
+def test_a_killed_repair_leaves_a_store_and_nothing_else(tmp_path: Path, n_random: int) -> None:
+    path = write_store(tmp_path / "s.h5", [make_clip(f"{n:03d}", 3000, seed=n) for n in range(100)])
     whole = path.read_bytes()
-    for kill in range(n_kills):
-        if not kill % 3:  # else the next repair goes on from what the killed one left
-            path.write_bytes(whole[: int(len(whole) * 0.9)])
-            for old in tmp_path.glob("*.damaged*"):
-                old.unlink()
-        with start_process(REPAIR, path) as process:
-            time.sleep(chance.uniform(0, 0.3))
-            process.kill()
+    stages = ("*.parts/*.partial", "s.h5.damaged1", ".s.h5.*.partial.h5")
+    for moment in moments(stages, n_random, seed=6):
+        path.write_bytes(whole[: int(len(whole) * 0.9)])
+        kill_at(moment, start_process(REPAIR, path), tmp_path)
         assert repair_store(path).n_kept > 50
         assert find_damage(open_store(path)) == ()
         assert names_in(tmp_path) == {"s.h5", "s.h5.damaged1"}
+        (tmp_path / "s.h5.damaged1").unlink()
