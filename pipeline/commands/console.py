@@ -212,7 +212,7 @@ def describe_clips(result: RunSummary | Comparison, n_test: int) -> list[str]:
     if result.n_missing:
         lines.append(
             f"{format_count(result.n_missing, 'clip')} of the split file without embeddings in "
-            "the store, left out"
+            f"the store, left out (split: {printable(result.split_method)})"
         )
     if result.n_excluded:
         lines.append(f"{format_count(result.n_excluded, 'clip')} of the store in no part")

@@ -89,6 +89,8 @@ class Comparison:
         How many test clips those are.
     n_missing : int
         Clips that the split file names and the store lacks.
+    split_method : str
+        What made the split, or the first of the folds, for people.
     """
 
     path: str
@@ -111,6 +113,7 @@ class Comparison:
     near_duplicates: tuple[NearDuplicate, ...]
     n_near_duplicates: int
     n_missing: int = 0
+    split_method: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +250,7 @@ def compare_heads(
             near_duplicates=near_duplicates,
             n_near_duplicates=n_near_duplicates,
             n_missing=len(splits[0].missing),
+            split_method=splits[0].method,
         )
         with report_unwritable(target):
             _write_results(folder, comparison, results, plan, settings, store.header)

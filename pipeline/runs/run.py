@@ -58,6 +58,8 @@ class RunSummary:
         Accuracy on the test part with its frames in another order.
     n_missing : int
         Clips that the split file names and the store lacks.
+    split_method : str
+        What made the split, for people.
     near_duplicates : tuple of NearDuplicate
         Clips of different parts that seem to be one recording.
     n_near_duplicates : int
@@ -88,6 +90,7 @@ class RunSummary:
     near_duplicates: tuple[NearDuplicate, ...]
     n_near_duplicates: int
     n_missing: int = 0
+    split_method: str = ""
     is_new: bool = True
 
 

@@ -20,6 +20,9 @@ from pipeline.splits.split import PARTS, Split, finish_split
 DEFAULT_TEST_FRACTION = 0.2
 DEFAULT_FOLDS = 5
 
+# Added to the method of a split file whose validation clips are all gone.
+_VALIDATION_ANEW = "; validation cut anew"
+
 # What NumPy and Keras take as a seed.
 _HIGHEST_SEED = 2**32 - 1
 
@@ -220,11 +223,15 @@ def _split_by_file(task: SplitTask) -> Split:
             raise SplitImpossible(
                 f"A split needs a {part} clip. '{task.store.path}' has embeddings of none of them."
             )
+    method = split.method
+    if split.val and "val" not in marked.values() and not method.endswith(_VALIDATION_ANEW):
+        method += _VALIDATION_ANEW
     made = finish_split(
-        task.clips, task.groups, marked, split.method, task.options.val_fraction, split.seed
+        task.clips, task.groups, marked, method, task.options.val_fraction, split.seed
     )
     return replace(
         split,
+        method=method,
         train=made.train,
         val=made.val,
         test=made.test,

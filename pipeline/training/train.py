@@ -11,6 +11,7 @@ from features.errors import Interrupted, OutputExists, RunDamaged
 from features.store.store import open_store
 from features.system.files import report_unwritable, require_free, staged_folder
 from pipeline.data.sequences import load_sequences
+from pipeline.heads.model import predict_clips
 from pipeline.heads.registry import HeadOptions, parse_head
 from pipeline.report.pages import require_videos
 from pipeline.report.run import write_run_report
@@ -21,7 +22,6 @@ from pipeline.scores.frameorder import score_orders
 from pipeline.scores.metrics import most_frequent, report_scores
 from pipeline.splits.choose import SplitOptions, choose_split
 from pipeline.splits.leaks import find_straddling_duplicates
-from pipeline.training.epochs import predict_clips
 from pipeline.training.fit import fit_head
 from pipeline.training.keep import RunPlan, write_run
 from pipeline.training.options import EpochReport, FitOptions
@@ -214,6 +214,8 @@ def _train_into(
         shuffled=orders.shuffled,
         near_duplicates=near_duplicates,
         n_near_duplicates=n_near_duplicates,
+        n_missing=len(split.missing),
+        split_method=split.method,
     )
     with report_unwritable(target):
         write_run(folder, plan, fitted, test, probabilities, scores, summary)
