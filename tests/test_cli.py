@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import Result
-from conftest import TINY_BACKBONE, TINY_OPTIONS, RunCli, noisy_frames, parse_json, write_video
+from conftest import TINY_OPTIONS, RunCli, noisy_frames, parse_json, tiny_backbone, write_video
 
-from features.extract import extract_features
+from features import choose_sampling, extract_features, open_store, read_embeddings
 from features.store.commit import lock_store
-from features.store.store import open_store, read_embeddings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -77,16 +76,13 @@ def test_command_line_equals_library(
 ) -> None:
     sampled = ("--frames", "5", "--dtype", "float32", "--group-regex", r"g(\d+)")
     run_cli("extract-features", video_folder, "--out", tmp_path / "c.h5", *options, *sampled)
-    from features.video.sampling import choose_sampling
-
     extract_features(
         video_folder,
         tmp_path / "l.h5",
-        weights=tiny_weights,
+        backbone=tiny_backbone(tiny_weights),
         sampling=choose_sampling(n_frames=5),
         dtype="float32",
         group_regex=r"g(\d+)",
-        **TINY_BACKBONE,
     )
     one, other = open_store(tmp_path / "c.h5"), open_store(tmp_path / "l.h5")
     assert one.clips == other.clips

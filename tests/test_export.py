@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from stage2_helpers import DIM, make_clip, make_clips, make_header, write_store
 
+from features import Store, done_clips, open_store, read_clip
 from features.errors import (
     ExtraMissing,
     NoClips,
@@ -20,23 +21,16 @@ from features.errors import (
     StoreMismatch,
     StoreNotFound,
 )
-from features.store.store import Store, done_clips, open_store, read_clip
-from pipeline.export import export
-from pipeline.export.export import export_embeddings
-from pipeline.runs.run import read_run
-from pipeline.training.train import train_head
+from pipeline import FitOptions, HeadOptions, export_embeddings, read_run, train_head
 
 
 @pytest.fixture(scope="module")
 def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clips = [*make_clips(), make_clip("walk/a\tb\udcff.avi", "walk", "g,\n1")]
     failed = [make_clip("dive/broken.avi", "dive")]
-    return write_store(tmp_path_factory.mktemp("store") / "s.h5", clips, failed=failed)
-
-
-@pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "_BLOCK_FRAMES", 10)
+    # More frames than are read at once.
+    path = tmp_path_factory.mktemp("store") / "s.h5"
+    return write_store(path, clips, failed=failed, n_frames=(200, 300))
 
 
 def expected_frames(store: Store) -> tuple[list[str], Any, Any, Any]:
@@ -50,7 +44,6 @@ def expected_frames(store: Store) -> tuple[list[str], Any, Any, Any]:
     )
 
 
-@pytest.mark.usefixtures("small_blocks")
 def test_npz_of_frames(store_path: Path, tmp_path: Path) -> None:
     summary = export_embeddings(store_path, tmp_path / "e.npz")
     ids, vectors, indices, times = expected_frames(open_store(store_path))
@@ -66,7 +59,6 @@ def test_npz_of_frames(store_path: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["e.npz"]
 
 
-@pytest.mark.usefixtures("small_blocks")
 def test_csv_of_frames(store_path: Path, tmp_path: Path) -> None:
     export_embeddings(store_path, tmp_path / "e.csv")
     ids, vectors, indices, times = expected_frames(open_store(store_path))
@@ -80,7 +72,6 @@ def test_csv_of_frames(store_path: Path, tmp_path: Path) -> None:
     assert [float(row["timestamp_seconds"]) for row in rows] == pytest.approx(times)
 
 
-@pytest.mark.usefixtures("small_blocks")
 def test_parquet_of_frames(store_path: Path, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     export_embeddings(store_path, tmp_path / "e.parquet")
@@ -94,7 +85,6 @@ def test_parquet_of_frames(store_path: Path, tmp_path: Path) -> None:
     assert table.schema.metadata[b"framehead.fingerprint"].decode() == make_header().fingerprint
 
 
-@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("name", ["e.npz", "e.csv"])
 def test_clips_are_means_of_their_frames(store_path: Path, tmp_path: Path, name: str) -> None:
     summary = export_embeddings(store_path, tmp_path / name, level="clip")
@@ -129,7 +119,8 @@ def test_projector_has_one_line_per_row(store_path: Path, tmp_path: Path) -> Non
 
 def test_head_gives_one_vector_per_clip(store_path: Path, tmp_path: Path) -> None:
     run_path = tmp_path / "run"
-    train_head(store_path, run_path, head="mlp", units=7, epochs=1)
+    units, fit = HeadOptions(units=7), FitOptions(epochs=1)
+    train_head(store_path, run_path, head="mlp", head_options=units, fit=fit)
     summary = export_embeddings(store_path, tmp_path / "e.npz", run=run_path)
     assert (summary.level, summary.dim, summary.n_rows) == ("clip", 7, 37)
     with np.load(tmp_path / "e.npz") as arrays:
@@ -193,7 +184,7 @@ def test_options_and_places_are_checked(store_path: Path, tmp_path: Path) -> Non
     with pytest.raises(OptionInvalid, match=r"npz, csv, parquet, projector.*'\.txt'"):
         export_embeddings(store_path, tmp_path / "e.txt")
     with pytest.raises(OptionInvalid, match="'xml'"):
-        export_embeddings(store_path, tmp_path / "e", format="xml")  # type: ignore[arg-type]
+        export_embeddings(store_path, tmp_path / "e", format="xml")
     with pytest.raises(OptionInvalid, match="frame or clip"):
         export_embeddings(store_path, tmp_path / "e.npz", level="video")  # type: ignore[arg-type]
     with pytest.raises(StoreNotFound):

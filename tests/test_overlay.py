@@ -4,35 +4,37 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
+import threading
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from conftest import (
-    TINY_OPTIONS,
     RunCli,
+    children_of,
     grey_frames,
+    linux_only,
     noisy_frames,
     parse_json,
+    tiny_backbone,
     write_video,
 )
 
+from features import choose_sampling, extract_features
+from features.embed import EmbedOptions
 from features.errors import OptionInvalid, OutputExists, OutputUnwritable, VideoUnreadable
 from features.records import Clip, ClipOutcome, FrameArray, VideoFacts
 from features.video.band import Caption, render_band
 from features.video.decode import count_frames, read_pictures
 from features.video.overlay import LEAST_WIDTH_PX, write_overlay
+from pipeline import FitOptions, predict_videos, train_head
 from pipeline.runs.overlay import caption_prediction, choose_fonts, draw_overlays, plan_overlays
-from pipeline.runs.predict import predict_videos
-
-linux_only = pytest.mark.skipif(sys.platform != "linux", reason="signals and names of Linux")
 
 CLASSES = ("sit-down", "Öffnen", "привет", "last")
-LIMITS: dict[str, Any] = {"stall_seconds": 30.0, "memory_bytes": 2**30}
+LIMITS = EmbedOptions(stall_seconds=30.0, memory_gib=1.0)
 
 
 def caption(
@@ -190,7 +192,7 @@ def test_places_that_make_no_sense_are_refused(tmp_path: Path) -> None:
             [clip],
             {clip.clip_id: caption()},
             {clip.clip_id: tmp_path / "file" / "o" / "a.webm"},
-            **LIMITS,
+            options=LIMITS,
         )
 
 
@@ -212,14 +214,14 @@ def test_what_is_no_video_has_no_overlay(tmp_path: Path) -> None:
         )
 
 
-def draw(tmp_path: Path, paths: list[Path], out: Path, **more: Any) -> list[ClipOutcome]:
+def draw(paths: list[Path], out: Path, options: EmbedOptions = LIMITS) -> list[ClipOutcome]:
     named = listed(*paths)
     clips = [clip for clip, _ in named]
     failures = draw_overlays(
         clips,
         {clip.clip_id: caption() for clip in clips},
         plan_overlays(named, out),
-        **{**LIMITS, **more},
+        options=options,
     )
     return list(failures)
 
@@ -227,7 +229,7 @@ def draw(tmp_path: Path, paths: list[Path], out: Path, **more: Any) -> list[Clip
 def test_a_file_that_fails_costs_its_own_overlay_only(tmp_path: Path) -> None:
     good = write_video(tmp_path / "good.avi", grey_frames(5))
     (tmp_path / "bad.avi").write_text("text")
-    (failure,) = draw(tmp_path, [tmp_path / "bad.avi", good], tmp_path / "o", n_workers=1)
+    (failure,) = draw([tmp_path / "bad.avi", good], tmp_path / "o", replace(LIMITS, n_workers=1))
     assert (failure.clip_id, failure.status) == (str(tmp_path / "bad.avi"), "failed")
     assert failure.reason.startswith("no overlay: no video stream")
     # Nothing half done stays behind, hidden or not.
@@ -240,31 +242,21 @@ def test_a_file_that_fails_costs_its_own_overlay_only(tmp_path: Path) -> None:
     [(signal.SIGSEGV, "crashed with signal 11"), (signal.SIGSTOP, "no progress for 3 s")],
 )
 def test_a_crash_or_a_hang_costs_one_overlay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: signal.Signals, reason: str
+    tmp_path: Path, harm: signal.Signals, reason: str
 ) -> None:
-    import threading
-    import time
-
     paths = [write_video(tmp_path / f"{n}.avi", grey_frames(4)) for n in range(3)]
     paths[0] = write_video(tmp_path / "0.avi", noisy_frames(400, seed=1, size=(240, 320)))
-    started: list[int] = []
-    popen = subprocess.Popen
-
-    def remember(*arguments: Any, **options: Any) -> Any:
-        process = popen(*arguments, **options)
-        started.append(process.pid)
-        return process
-
-    monkeypatch.setattr(subprocess, "Popen", remember)
+    before = children_of(os.getpid())
 
     def harm_first_worker() -> None:
         while not list((tmp_path / "o").glob(".overlays.*/0.webm")):
             time.sleep(0.01)
-        os.kill(started[0], harm)
+        (worker,) = children_of(os.getpid()) - before
+        os.kill(worker, harm)
 
-    thread = threading.Thread(target=harm_first_worker, daemon=True)
-    thread.start()
-    (failure,) = draw(tmp_path, paths, tmp_path / "o", n_workers=1, stall_seconds=3.0)
+    threading.Thread(target=harm_first_worker, daemon=True).start()
+    options = replace(LIMITS, n_workers=1, stall_seconds=3.0)
+    (failure,) = draw(paths, tmp_path / "o", options)
     assert reason in failure.reason
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["1.webm", "2.webm"]
 
@@ -276,7 +268,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     folder.mkdir()
     odd = folder / os.fsdecode(b"d\xe9j\xe0.avi")
     plain.rename(odd)
-    assert draw(tmp_path, [odd], folder / "o") == []
+    assert draw([odd], folder / "o") == []
     (made,) = (folder / "o").iterdir()
     assert os.fsencode(made.name) == b"d\xe9j\xe0.webm"
     assert count_frames(made) == 4
@@ -286,20 +278,14 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
 def run_folder(
     tmp_path_factory: pytest.TempPathFactory, video_folder: Path, tiny_weights: Path
 ) -> Path:
-    from features.extract import extract_features
-    from features.video.sampling import choose_sampling
-    from pipeline.training.train import train_head
-
     folder = tmp_path_factory.mktemp("run")
     extract_features(
         video_folder,
         folder / "s.h5",
-        weights=tiny_weights,
-        alpha=float(TINY_OPTIONS[1]),
-        size_px=int(TINY_OPTIONS[3]),
+        backbone=tiny_backbone(tiny_weights),
         sampling=choose_sampling(n_frames=4),
     )
-    train_head(folder / "s.h5", folder / "run", head="mean-linear", epochs=2)
+    train_head(folder / "s.h5", folder / "run", head="mean-linear", fit=FitOptions(epochs=2))
     return folder / "run"
 
 
