@@ -337,6 +337,19 @@ def test_long_tables_begin_with_what_is_wrong(
     assert n_rows == 3
 
 
+def test_clips_missing_from_a_split_are_counted(
+    run_path: Path, store_path: Path, tmp_path: Path
+) -> None:
+    assert "not in the store" not in Page(run_path / "report.html").text
+    shutil.copytree(run_path, tmp_path / "run")
+    content = read_json(run_path / "run.json")
+    content["summary"]["n_missing"] = 41
+    (tmp_path / "run" / "run.json").write_text(json.dumps(content), encoding="ascii")
+    write_run_report(tmp_path / "run", open_store(store_path))
+    text = Page(tmp_path / "run" / "report.html").text
+    assert "clips of the split file not in the store41" in text
+
+
 def open_in_browser(page: Path, home: Path) -> tuple[str, list[str], Path]:
     """Return the page as the browser made it, the addresses that it asked for, and a picture."""
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
