@@ -14,11 +14,15 @@ from stage2_helpers import DIM
 from features.errors import HeadUnknown, OptionInvalid, TrainingFailed
 from features.system.keras import import_keras
 from pipeline.data.sequences import Sequences, model_inputs, sequence_from_vectors
-from pipeline.heads.headoptions import HeadOptions
-from pipeline.heads.model import build_head, fit_front, join_halves, prepare
-from pipeline.heads.registry import HEADS, parse_head
+from pipeline.heads.model import (
+    build_head,
+    fit_front,
+    join_halves,
+    predict_probabilities,
+    prepare,
+)
+from pipeline.heads.registry import HEADS, HeadOptions, parse_head
 from pipeline.runs.run import save_model
-from pipeline.training.epochs import predict_probabilities
 from pipeline.training.fit import Workbench, fit_head
 from pipeline.training.options import EpochReport, FitOptions
 from pipeline.training.threads import limit_threads

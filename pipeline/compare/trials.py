@@ -19,12 +19,12 @@ from features.system.processes import claim_output, describe_problem
 from features.system.versions import describe_environment
 from pipeline.data.sequences import Sequences, sequence_from_vectors, take_clips
 from pipeline.data.sharing import map_sequences
+from pipeline.heads.model import predict_clips
 from pipeline.heads.registry import HeadOptions
 from pipeline.scores.frameorder import score_orders
 from pipeline.scores.metrics import hits_in_top
 from pipeline.splits.files import split_from_json, split_to_json
 from pipeline.splits.split import Split
-from pipeline.training.epochs import predict_clips
 from pipeline.training.fit import Workbench, fit_head
 from pipeline.training.options import FitOptions
 

@@ -243,7 +243,7 @@ def _average(block: Block) -> Block:
 def _apply_head(blocks: Iterator[Block], run: Run) -> Iterator[Block]:
     from features.system.keras import import_keras
     from pipeline.data.windows import average_windows, cut_windows
-    from pipeline.training.epochs import predict_probabilities
+    from pipeline.heads.model import predict_probabilities
 
     model = load_model(run)
     # Up to the layer that classifies: what the head made of the whole clip.

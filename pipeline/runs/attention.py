@@ -6,8 +6,8 @@ from typing import Any
 
 from features.system.keras import import_keras
 from pipeline.data.sequences import Sequences
+from pipeline.heads.model import predict_probabilities
 from pipeline.heads.registry import ATTENTION, HeadOptions
-from pipeline.training.epochs import predict_probabilities
 
 
 def read_attention(

@@ -16,10 +16,10 @@ from features.errors import VideosNotFound, WeightsMismatch
 from features.extract import Progress
 from features.records import Clip, ClipEmbedding, ClipOutcome, ClipRecord
 from pipeline.data.sequences import sequence_from_vectors
+from pipeline.heads.model import predict_clips
 from pipeline.runs.attention import read_attention
 from pipeline.runs.overlay import caption_prediction, draw_overlays, plan_overlays
 from pipeline.runs.run import Run, load_model, read_run
-from pipeline.training.epochs import predict_clips
 
 # Clips whose probabilities are computed in one go; bounds the memory of a long list.
 _CLIPS_AT_ONCE = 256
