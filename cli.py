@@ -24,17 +24,17 @@ COMMANDS = {
     "demo": (
         "demo",
         "demo",
-        "Show everything on clips that are drawn for it: no data, no account, two minutes.",
+        "Try everything on clips drawn for the purpose: no data, no account, two minutes.",
     ),
     "doctor": (
         "doctor",
         "doctor",
-        "Look for the usual faults of this machine, and say what mends each.",
+        "Check this machine for the usual problems, and say how to fix each.",
     ),
     "export-embeddings": (
         "export",
         "command",
-        "Write the embeddings in STORE in a format that other programs read.",
+        "Export the embeddings in STORE in a format that other programs read.",
     ),
     "extract-features": ("extract", "command", "Embed every clip of the folder VIDEOS, once."),
     "inspect": (
@@ -45,12 +45,12 @@ COMMANDS = {
     "make-sample": (
         "demo",
         "make_sample_command",
-        "Draw a folder of action clips, to try everything on without data of your own.",
+        "Draw a folder of action clips, to try framehead without data of your own.",
     ),
     "predict": (
         "predict",
         "command",
-        "Classify video files, or all of a folder, with the head of RUN.",
+        "Classify video files, or all videos of a folder, with the trained head in RUN.",
     ),
     "train-head": (
         "train",
@@ -60,7 +60,7 @@ COMMANDS = {
     "weights": (
         "doctor",
         "weights",
-        "Show which weights lie on this machine, and whether they are whole.",
+        "Show which weights are on this machine, and whether they are intact.",
     ),
 }
 

@@ -35,14 +35,14 @@ class EmbedOptions:
     Attributes
     ----------
     engine : {"auto", "litert", "keras"}, default "auto"
-        What executes the backbone: auto is Keras on a GPU, else LiteRT.
+        What executes the backbone; auto is Keras on a GPU, otherwise LiteRT.
     n_workers : int, optional
-        Decode processes. At least 1. By default one per core.
+        Number of processes that decode. At least 1. By default one per core.
     stall_seconds : float, default 60
-        Seconds without progress after which a clip is given up. Above 0, at most a day.
+        Give up on a clip after this many seconds without progress. Above 0, at most a day.
     memory_gib : float, default 2
-        GiB of memory that one decode process may take. A clip that needs more fails. From
-        0.0625 to 1024.
+        Memory limit of each decoding process in GiB; a clip that needs more fails. From 0.0625
+        to 1024.
 
     Raises
     ------

@@ -116,7 +116,7 @@ def test_names_from_the_file_system_cannot_disturb_the_terminal(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--frames", "3", "--fps", "2"], "Frames are chosen in one way"),
+        (["--frames", "3", "--fps", "2"], "Frames can be chosen in only one way"),
         (["--frames", "0"], "--frames must be at least 1"),
         (["--workers", "0"], "--workers must be at least 1"),
         (["--alpha", "0.4"], "ImageNet weights exist for alpha"),

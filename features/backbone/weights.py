@@ -37,16 +37,16 @@ class BackboneOptions:
     Attributes
     ----------
     weights : str or Path, default "imagenet"
-        Official weights; those that come with framehead, trained on drawings, which need no
-        network; or a Keras HDF5 file without top. "imagenet" are taken from Keras' cache
-        folder or downloaded into it, "builtin" come with framehead, anything else is the path
-        of a file made with ``include_top=False``.
+        imagenet: the official weights; builtin: weights that come with framehead, trained on
+        drawings; PATH: a Keras HDF5 file without top. "imagenet" is taken from Keras' cache
+        folder or downloaded into it, "builtin" needs no network, anything else is the path of
+        a file made with ``include_top=False``.
     alpha : float, optional
-        Width of MobileNetV2. For "imagenet" one of 0.35, 0.5, 0.75, 1.0, 1.3, 1.4; for
-        "builtin" 0.35. By default 1.0; with builtin 0.35.
+        Width multiplier of MobileNetV2; smaller is faster. For "imagenet" one of 0.35, 0.5,
+        0.75, 1.0, 1.3, 1.4; for "builtin" 0.35. By default 1.0; with builtin 0.35.
     size_px : int, optional
-        Input side, pixels. For "imagenet" one of 96, 128, 160, 192, 224; for "builtin" 96;
-        else a multiple of 32. By default 224; with builtin 96.
+        Side of the square input picture, in pixels. For "imagenet" one of 96, 128, 160, 192,
+        224; for "builtin" 96; else a multiple of 32. By default 224; with builtin 96.
     """
 
     weights: str | Path = field(default=IMAGENET, metadata={"metavar": "imagenet|builtin|PATH"})

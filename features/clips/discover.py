@@ -177,7 +177,7 @@ def _read_rows(csv_path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
                 raise ManifestError(
                     "The columns of a CSV of clips are named path, label, group, split. "
                     f"'{csv_path}' has '{misspelt[0]}'.",
-                    hint="correct its first line, or give the column a quite different name",
+                    hint="correct its first line, or give the column a name that is less alike",
                 )
             for row in reader:
                 if None in row:

@@ -252,7 +252,7 @@ def require_same_settings(have: StoreHeader, want: StoreHeader, *, where: str) -
         for name, mine, theirs in _differing_fields(have, want)
     )
     raise StoreMismatch(
-        "Embeddings of one store must be made in one way. "
+        "All embeddings of a store must be made in the same way. "
         f"'{where}' has fingerprint {have.fingerprint[:12]}, the settings asked for have "
         f"{want.fingerprint[:12]} ({differences}).",
         hint="repeat the store's settings, give another --out, or --overwrite to start anew",

@@ -62,8 +62,8 @@ class _Pool:
                 yield item
         if n_clips_ended != self._n_clips:
             raise EngineUnavailable(
-                f"Every clip must end. Of {self._n_clips} only {n_clips_ended} did: please report "
-                "this."
+                f"Every clip must be finished. Only {n_clips_ended} of {self._n_clips} were: "
+                "please report this."
             )
 
     def stop(self) -> None:

@@ -30,7 +30,7 @@ from pipeline.training.options import FitOptions
 
 @click.command("compare-heads")
 @click.argument("store", type=PATH)
-@click.option("--out", type=PATH, required=True, help="The comparison to write, a folder.")
+@click.option("--out", type=PATH, required=True, help="Folder to write the comparison to.")
 @click.option(
     "--heads",
     default="mean-linear,mean-linear:motion,lstm,gru",
@@ -38,20 +38,22 @@ from pipeline.training.options import FitOptions
     metavar="NAME,NAME...",
     help=f"Any of: {', '.join(HEADS)}. {HEAD_HELP}",
 )
-@click.option("--seeds", type=int, default=3, show_default=True, help="Seeds per head and split.")
+@click.option(
+    "--seeds", type=int, default=3, show_default=True, help="Number of seeds per head and split."
+)
 @click.option(
     "--folds",
     type=int,
-    help="Folds of whole groups; not with --split or --test-lists.  [default: the store's own "
-    "split if it names a test part, else 5]",
+    help="Number of folds, cut in whole groups; not with --split or --test-lists.  [default: the "
+    "store's own split if it names a test part, else 5]",
 )
 @options_from(SplitOptions, "split", without=("test_fraction",))
 @seed_option
 @options_from(FitOptions, "fit")
 @options_from(HeadOptions, "head_options")
-@click.option("--jobs", type=int, help="Processes.  [default: one per core, at most 8]")
+@click.option("--jobs", type=int, help="Number of processes.  [default: one per core, at most 8]")
 @videos_option
-@overwrite_option("Replace a comparison that stands there.")
+@overwrite_option("Replace an existing comparison as soon as the new one is complete.")
 @common_options
 def command(
     store: Path,
@@ -71,9 +73,9 @@ def command(
 ) -> None:
     """Train several heads on the same splits of STORE, and rank them.
 
-    Every accuracy comes with its 95 % interval over groups, every pair of heads with a test
-    of whether it differs by more than chance. A comparison that was killed goes on when it
-    is started again; one that is finished takes in further heads or seeds.
+    Every accuracy has a 95 % interval over groups, and every pair of heads is tested for a
+    difference beyond chance. A comparison that was interrupted continues when it is run
+    again. One that is finished can be given further heads or seeds.
     """
     with ProgressBar(quiet=quiet, unit="trial") as bar:
         comparison = compare_heads(

@@ -37,8 +37,8 @@ MOST_LISTED = 20
 PATH = click.Path(path_type=Path)
 
 HEAD_HELP = (
-    "With :motion it sees what changes from frame to frame, with :both that beside the "
-    "embeddings, with :centred how frames differ from their clip's mean."
+    "Append what the head is to see: :motion, what changes from frame to frame; :both, this and "
+    "the embeddings; :centred, the embeddings and how they differ from their clip's mean."
 )
 
 seed_option = click.option(
@@ -46,7 +46,7 @@ seed_option = click.option(
     type=int,
     default=0,
     show_default=True,
-    help="Decides random splits, first weights, dropout and the order of clips.",
+    help="Seed of random splits, initial weights, dropout and the order of clips.",
 )
 
 videos_option = click.option(
@@ -97,14 +97,16 @@ def options_from(
 def common_options(command: _Command) -> _Command:
     """Add the options that every command has."""
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
-        click.option("-q", "--quiet", is_flag=True, help="No progress on standard error."),
+        click.option(
+            "--json", "as_json", is_flag=True, help="Print the result as one JSON object."
+        ),
+        click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
         click.option(
             "--debug",
             is_flag=True,
             expose_value=False,
             callback=_remember_debug,
-            help="Show tracebacks.",
+            help="Show the traceback of an error.",
         ),
         click.option(
             "--plugin",
@@ -113,8 +115,8 @@ def common_options(command: _Command) -> _Command:
             expose_value=False,
             is_eager=True,
             callback=_load_plugins,
-            help="Import a module that registers heads or export formats: its name or a .py file. "
-            "FRAMEHEAD_PLUGINS names such modules, too.",
+            help="Module that registers heads or export formats of your own: its name, or a .py "
+            "file. May be given several times, or in FRAMEHEAD_PLUGINS.",
         ),
     ):
         command = option(command)

@@ -31,16 +31,16 @@ from pipeline.training.options import EpochReport
     type=PATH,
     default="framehead-demo",
     show_default=True,
-    help="Folder for everything.",
+    help="Folder to write everything to.",
 )
 @options_from(DemoOptions, "options")
 @common_options
 def demo(out: Path, options: DemoOptions, as_json: bool, quiet: bool) -> None:
-    """Show everything on clips that are drawn for it: no data, no account, two minutes.
+    """Try everything on clips drawn for the purpose: no data, no account, two minutes.
 
-    Draws actors, embeds their clips, trains mean-linear and lstm:centred, groups apart, compares
-    them, and predicts actors never seen, with reports and overlay videos. Interrupted, it
-    goes on when started again.
+    Draws actors, embeds their clips, trains and compares the heads mean-linear and
+    lstm:centred, with groups kept apart, and predicts actors that no head has seen, with
+    reports and overlay videos. If it is interrupted, run it again to continue.
     """
     with DemoProgress(quiet=quiet) as progress:
         summary = run_demo(out, options, on_event=progress.update)
@@ -52,9 +52,9 @@ def demo(out: Path, options: DemoOptions, as_json: bool, quiet: bool) -> None:
 @options_from(SampleSpec, "spec")
 @common_options
 def make_sample_command(folder: Path, spec: SampleSpec, as_json: bool, quiet: bool) -> None:
-    """Draw a folder of action clips, to try everything on without data of your own.
+    """Draw a folder of action clips, to try framehead without data of your own.
 
-    The figures are drawn, not filmed: what a head learns on them says nothing about real
+    The figures are drawn, not filmed: what a head learns from them says nothing about real
     video. Two pairs of actions differ only in the order of their frames: sit-down and
     stand-up, pick-up and put-down.
     """

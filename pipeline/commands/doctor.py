@@ -18,7 +18,7 @@ from pipeline.doctor.weights import WeightsSummary, list_weights
 @common_options
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool, quiet: bool) -> None:
-    """Look for the usual faults of this machine, and say what mends each."""
+    """Check this machine for the usual problems, and say how to fix each."""
     checks = examine_machine()
     print_result(doctor_to_json(checks), doctor_to_text(checks), as_json=as_json)
     ctx.exit(EXIT_FAILED if any(check.status == "broken" for check in checks) else 0)
@@ -27,7 +27,7 @@ def doctor(ctx: click.Context, as_json: bool, quiet: bool) -> None:
 @click.command("weights")
 @common_options
 def weights(as_json: bool, quiet: bool) -> None:
-    """Show which weights lie on this machine, and whether they are whole."""
+    """Show which weights are on this machine, and whether they are intact."""
     summary, _ = list_weights()
     print_result(weights_to_json(summary), weights_to_text(summary), as_json=as_json)
 

@@ -15,11 +15,11 @@ from pipeline.export.formats import FORMATS
 
 @click.command("export-embeddings")
 @click.argument("store", type=PATH)
-@click.option("--out", type=PATH, required=True, help="File, or folder for the projector.")
+@click.option("--out", type=PATH, required=True, help="File to write; for the projector, a folder.")
 @click.option(
     "--format",
     type=click.Choice(list(FORMATS)),
-    help="[default: what the suffix of --out says]",
+    help="Format of the output.  [default: the one that the suffix of --out names]",
 )
 @click.option(
     "--level",
@@ -32,9 +32,9 @@ from pipeline.export.formats import FORMATS
     "run",
     type=PATH,
     metavar="RUN",
-    help="A trained head: export what its last layer classifies, one vector per clip.",
+    help="Run of a trained head: export the vector that its last layer classifies, one per clip.",
 )
-@overwrite_option("Replace what stands there.")
+@overwrite_option("Replace an existing export as soon as the new one is complete.")
 @common_options
 def command(
     store: Path,
@@ -46,7 +46,7 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Write the embeddings in STORE in a format that other programs read."""
+    """Export the embeddings in STORE in a format that other programs read."""
     summary = export_embeddings(
         store, out, format=format, level=level, run=run, overwrite=overwrite
     )

@@ -27,7 +27,7 @@ from pipeline.commands.console import (
 
 @click.command("extract-features")
 @click.argument("videos", type=PATH)
-@click.option("--out", type=PATH, required=True, help="The store to write, an HDF5 file.")
+@click.option("--out", type=PATH, required=True, help="Store to write, an HDF5 file.")
 @click.option(
     "--labels",
     default="folder",
@@ -39,8 +39,9 @@ from pipeline.commands.console import (
 @click.option(
     "--group-regex",
     metavar="REGEX",
-    help="What names the group in a clip's path, its first parenthesis. By default inferred "
-    "from the file names of UCF101, KTH, HMDB51, NTU and Kinetics.",
+    help="Regular expression whose first parenthesis names the group in a clip's path.  "
+    "[default: the CSV's column, else read off file names as in UCF101, KTH, HMDB51, NTU and "
+    "Kinetics]",
 )
 @options_from(choose_sampling, "sampling")
 @options_from(BackboneOptions, "backbone")
@@ -49,11 +50,11 @@ from pipeline.commands.console import (
     type=click.Choice(["float16", "float32"]),
     default="float16",
     show_default=True,
-    help="Type in which embeddings are stored.",
+    help="Number type of the stored embeddings.",
 )
 @options_from(EmbedOptions, "embedding")
-@click.option("--retry-failed", is_flag=True, help="Try clips again that failed before.")
-@overwrite_option("Delete the store first.")
+@click.option("--retry-failed", is_flag=True, help="Try again the clips that failed before.")
+@overwrite_option("Delete an existing store first, and embed everything anew.")
 @common_options
 def command(
     videos: Path,
@@ -71,8 +72,8 @@ def command(
 ) -> None:
     """Embed every clip of the folder VIDEOS, once.
 
-    Running it again decodes only what is new or changed. A clip that cannot be read
-    never stops the run: it is listed at the end, and the exit code is 3.
+    Running it again decodes only what is new or changed. A clip that cannot be read does
+    not stop it: such clips are listed at the end, and the exit code is 3.
     """
     with ProgressBar(quiet=quiet) as bar:
         summary = extract_features(

@@ -22,7 +22,8 @@ from pipeline.commands.console import PATH, common_options, list_some, print_res
 @click.option(
     "--repair",
     is_flag=True,
-    help="Save what is whole of a damaged store; the damaged file is kept beside it.",
+    help="Rewrite a damaged store with the clips that are intact; the damaged file is kept "
+    "beside it.",
 )
 @common_options
 @click.pass_context

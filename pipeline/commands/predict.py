@@ -37,7 +37,7 @@ from pipeline.runs.predict import Prediction, PredictSummary, predict_videos
     help="Write a copy of the video with the prediction drawn below: OUT.webm (VP8, for "
     "browsers), OUT.mp4 (MPEG-4 part 2) or OUT.avi (Motion JPEG); for several videos a folder.",
 )
-@overwrite_option("Replace overlays that stand there.")
+@overwrite_option("Replace existing overlays.")
 @options_from(EmbedOptions, "embedding")
 @common_options
 def command(
@@ -50,7 +50,7 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Classify video files, or all of a folder, with the head of RUN."""
+    """Classify video files, or all videos of a folder, with the trained head in RUN."""
     with ProgressBar(quiet=quiet) as bar:
         summary = predict_videos(
             run,

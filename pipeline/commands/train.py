@@ -30,7 +30,7 @@ from pipeline.training.train import train_head
 
 @click.command("train-head")
 @click.argument("store", type=PATH)
-@click.option("--out", type=PATH, required=True, help="The run to write, a folder.")
+@click.option("--out", type=PATH, required=True, help="Folder to write the run to.")
 @click.option(
     "--head",
     default="lstm",
@@ -41,12 +41,12 @@ from pipeline.training.train import train_head
 @seed_option
 @options_from(FitOptions, "fit")
 @options_from(HeadOptions, "head_options")
-@click.option("--threads", type=int, help="Processor threads at most.  [default: all]")
+@click.option("--threads", type=int, help="Maximum number of processor threads.  [default: all]")
 @videos_option
 @click.option(
     "--tensorboard", is_flag=True, help="Write TensorBoard logs into the run, in tensorboard/."
 )
-@overwrite_option("Replace a run that stands there.")
+@overwrite_option("Replace an existing run as soon as the new one is complete.")
 @common_options
 def command(
     store: Path,
@@ -65,9 +65,9 @@ def command(
 ) -> None:
     """Train a head on the embeddings in STORE, and test it once.
 
-    The split is, in this order: --split, --test-lists, the split column of the store, or
-    whole groups cut off at random. Early stopping watches a validation part cut from the
-    training groups; the test part is looked at once, at the end.
+    The split is the first of these: --split, --test-lists, the split column of the store, or
+    whole groups held out at random. Early stopping watches a validation part made of other
+    groups than the training part; the test part is looked at once, at the end.
     """
     with EpochLine(quiet=quiet) as line:
         summary = train_head(

@@ -14,6 +14,7 @@ from features.errors import Interrupted, OptionInvalid, OutputExists, TrainingFa
 from features.records import StoreHeader
 from features.store.store import Store, open_store
 from features.system.files import (
+    clear_abandoned,
     clear_partials,
     digest_json,
     read_json,
@@ -34,7 +35,7 @@ from pipeline.compare.trials import (
 )
 from pipeline.compare.workers import choose_jobs, require_jobs, run_trials
 from pipeline.data.sequences import load_sequences
-from pipeline.data.sharing import shared_sequences
+from pipeline.data.sharing import SHARED_NAME, shared_sequences
 from pipeline.heads.registry import HeadOptions, parse_head, require_reachable
 from pipeline.report.comparison import write_comparison_report
 from pipeline.report.pages import require_videos
@@ -214,7 +215,10 @@ def compare_heads(
         for name in heads
     ]
     target = Path(out).absolute()
-    with _working_folder(target, settings, store.path, overwrite=overwrite) as folder:
+    with (
+        _working_folder(target, settings, store.path, overwrite=overwrite) as folder,
+        _telling_what_is_kept(folder, target, trials),
+    ):
         plan = TrialPlan(
             store_path=str(Path(store_path).absolute()),
             classes=classes,
@@ -301,15 +305,17 @@ def _working_folder(
 ) -> Iterator[Path]:
     """Give the folder to work in: the comparison's own, or one that replaces it at the end."""
     with report_unwritable(target):
+        clear_abandoned(target)
+        clear_abandoned(target / SHARED_NAME)
         clear_partials(target / SETTINGS_FILE)
-        have = _read_settings(target)
-        if have is not None and not overwrite and not _extends(settings, have):
+        have = None if overwrite else _read_settings(target)
+        if have is not None and not _extends(settings, have):
             raise OutputExists(
-                f"A comparison folder holds one comparison. '{target}' has other settings "
+                f"A folder holds one comparison. '{target}' holds one with other settings "
                 f"({name_differences(have, settings)}).",
                 hint="give another --out, or --overwrite to start anew",
             )
-        if have is None or overwrite:
+        if have is None:
             require_free(
                 target,
                 marker=SETTINGS_FILE,
@@ -340,13 +346,38 @@ def _extends(settings: Mapping[str, Any], have: Mapping[str, Any]) -> bool:
 
 
 def _read_settings(target: Path) -> dict[str, Any] | None:
+    path = target / SETTINGS_FILE
+    problem: object = "it is not a JSON object"
     try:
-        settings = read_json(target / SETTINGS_FILE)
+        settings = read_json(path)
+        if isinstance(settings, dict):
+            return settings
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError:
-        return {}  # damaged: it is a comparison's, but nobody knows whose
-    return settings if isinstance(settings, dict) else {}
+    except ValueError as error:
+        problem = error
+    raise OutputExists(
+        "A comparison continues only if its settings can be read. "
+        f"'{path}' is damaged: {problem}.",
+        hint="give another --out, or --overwrite to start anew",
+    )
+
+
+@contextmanager
+def _telling_what_is_kept(folder: Path, target: Path, trials: Sequence[Trial]) -> Iterator[None]:
+    """Turn Ctrl-C into Interrupted, which says how to go on where something goes on."""
+    try:
+        yield
+    except KeyboardInterrupt as problem:
+        if folder != target:
+            raise Interrupted(
+                f"Interrupted: the comparison in '{target}' was not replaced."
+            ) from problem
+        finished = [read_trial_result(folder / "trials", trial) is not None for trial in trials]
+        raise Interrupted(
+            f"Interrupted: {sum(finished)} of {len(trials)} trials are finished.",
+            hint="run the same command again to go on",
+        ) from problem
 
 
 def _finish_trials(
@@ -359,7 +390,7 @@ def _finish_trials(
 ) -> tuple[dict[Trial, TrialResult], int]:
     known = {trial: read_trial_result(plan.folder, trial) for trial in trials}
     missing = [trial for trial in trials if known[trial] is None]
-    n_reused = n_done = len(trials) - len(missing)
+    n_reused = len(trials) - len(missing)
     if missing:
         used = {i for split in plan.splits for i in (*split.train, *split.val, *split.test)}
         sequences = load_sequences(store, sorted(used), plan.classes)
@@ -372,16 +403,10 @@ def _finish_trials(
                 folder / _PLAN_FILE, shared, missing, jobs=choose_jobs(jobs, len(missing))
             )
             stack.enter_context(closing(running))
-            try:
-                for n_done, trial in enumerate(running, start=n_reused + 1):
-                    known[trial] = read_trial_result(plan.folder, trial)
-                    if on_trial is not None:
-                        on_trial(TrialProgress(trial, n_done, len(trials)))
-            except KeyboardInterrupt as problem:
-                raise Interrupted(
-                    f"Interrupted: {n_done} of {len(trials)} trials are finished.",
-                    hint="run the same command again to go on",
-                ) from problem
+            for n_done, trial in enumerate(running, start=n_reused + 1):
+                known[trial] = read_trial_result(plan.folder, trial)
+                if on_trial is not None:
+                    on_trial(TrialProgress(trial, n_done, len(trials)))
     results = {trial: result for trial, result in known.items() if result is not None}
     if len(results) < len(trials):
         raise TrainingFailed(f"Every trial must leave a result. '{plan.folder}' lacks some.")

@@ -85,7 +85,7 @@ def _drive(
             # Whatever it is: were nothing put, the consumer would wait for ever.
             finished.put(
                 TrainingFailed(
-                    f"A trial must end with an answer. {trial.file_name} ended with "
+                    f"A trial must give a result. {trial.file_name} ended with "
                     f"{type(problem).__name__}: {problem}."
                 )
             )

@@ -32,18 +32,19 @@ class HeadOptions:
     Attributes
     ----------
     units : int, optional
-        Width of the head. At least 1; ignored by heads without a hidden layer. By default
+        Number of units in the head. At least 1; ignored by heads without a hidden layer. By default
         the head's own.
     dropout : float, optional
-        Share of dropped values. In [0, 1). By default the head's own.
+        Dropout rate. In [0, 1). By default the head's own.
     reduce : str, optional
-        Reduce embeddings to N principal components, fitted on the training clips: quicker, at
+        Reduce embeddings to N principal components, fitted on the training clips; faster, at
         some cost in accuracy. "pca:N", N at least 1.
     window : int, optional
-        Let the head see windows of so many frames, not whole clips. At least 1.
+        Show the head windows of this many frames instead of whole clips. At least 1.
     aggregate : {"mean", "max", "vote"}, default "mean"
-        How the windows of a clip make one answer. The mean of their probabilities, the
-        largest probability of each class, or the share of windows that name it.
+        How the windows of a clip are combined into one prediction. The mean of their
+        probabilities, the largest probability of each class, or the share of windows that name
+        it.
 
     Raises
     ------
@@ -77,7 +78,7 @@ class HeadOptions:
             )
         if self.aggregate != "mean" and self.window is None:
             raise OptionInvalid(
-                "--aggregate says how windows make one answer. Received: "
+                "--aggregate says how windows are combined. Received: "
                 f"--aggregate {self.aggregate} without --window.",
                 hint="give --window FRAMES as well, or leave --aggregate out",
             )

@@ -186,7 +186,7 @@ def read_run(path: str | Path) -> Run:
     except RunDamaged:
         raise
     except (KeyError, TypeError, ValueError, FrameHeadError) as problem:
-        raise _damaged(folder, f"{RUN_FILE} lacks or garbles {problem}") from problem
+        raise _damaged(folder, f"{RUN_FILE} has a missing or damaged entry: {problem}") from problem
 
 
 def load_model(run: Run) -> Any:

@@ -34,30 +34,31 @@ class SplitOptions:
     Attributes
     ----------
     split : str or Path or Split, optional
-        A split file that an earlier run wrote, split.json in its folder. Or the split itself.
+        Split file to use, such as split.json in the folder of a run. Or the split itself.
     test_lists : str or Path, optional
-        Folder of the official UCF101 or HMDB51 lists. Not with `split`.
+        Folder with the official lists of UCF101 or HMDB51. Not with `split`.
     fold : int, optional
-        Which official split, with --test-lists. By default 1.
+        Number of the official split, with --test-lists. By default 1.
     test_fraction : float, optional
-        Share of the clips held out for testing, in whole groups; only where no split is given.
+        Share of the clips to hold out for testing, in whole groups; only if no split is given.
         Between 0 and 1. By default 0.2.
     group_regex : str, optional
-        What names the group in a clip's path, its first parenthesis; instead of the store's
-        groups.
+        Regular expression whose first parenthesis names the group in a clip's path; replaces
+        the groups of the store.
     allow_leaks : bool, default False
-        Accept a split in which a group stands on both sides; every result is then marked LEAKY.
+        Accept a split that has a group on both sides; every result is then marked LEAKY.
     allow_missing : bool, default False
-        Go on where clips of a split file are gone from the store or have no embeddings; the
-        result says how many.
+        Continue although clips of the split file are gone from the store or have no embeddings;
+        the result says how many.
     ignore_groups : bool, default False
-        Split clip by clip, as much published code does, to see what leaking does; only with
+        Split clip by clip, as much published code does, to see what leaking does; needs
         --allow-leaks.
     join_near_duplicates : bool, default False
-        Make one group of clips that seem to be one recording, so that they stay on one side.
+        Treat clips that seem to be the same recording as one group, so that they stay on one
+        side.
     val_fraction : float, default 0.2
-        Share of the training clips that early stopping watches, in whole groups. Between 0 and
-        1; only where no clip is marked for validation.
+        Share of the training clips to hold out for early stopping, in whole groups. Between 0
+        and 1; only if no clip is marked for validation.
 
     Raises
     ------

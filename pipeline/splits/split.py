@@ -88,7 +88,7 @@ def finish_split(
     missing = [label for label in untrained if label not in train_labels]
     if missing:
         raise SplitImpossible(
-            f"Every class that is tested must be trained. Class '{missing[0]}' has no clip in "
+            f"Every class that is tested must be trained on. Class '{missing[0]}' has no clip in "
             f"the training part ({method}; {len(missing)} such classes). "
             f"{describe_groups(clips, groups)}",
             hint="give that class clips of more groups, or remove it",
@@ -112,7 +112,7 @@ def _validation_ids(
     validated = cut_part(training, groups, val_fraction, seed=seed)
     if not validated:
         raise SplitImpossible(
-            "Validation needs a group of some class that training can spare. "
+            "Validation needs a group that training can spare. "
             f"{describe_groups(training, groups)}",
             hint="extract clips of more groups, mark a 'val' part in the CSV, or name smaller "
             "groups with --group-regex",

@@ -40,15 +40,16 @@ class FitOptions:
     Attributes
     ----------
     epochs : int, default 100
-        Epochs at most. At least 1; early stopping usually ends before.
+        Maximum number of epochs. At least 1; early stopping usually ends sooner.
     patience : int, default 12
-        Epochs without a validation loss lower by 0.01 after which training stops. At least 1.
+        Stop after this many epochs in which the validation loss has not fallen by 0.01. At
+        least 1.
     batch_size : int, optional
-        Clips per step. At least 1. By default a twentieth of the training clips, 16 to 64.
+        Clips per training step. At least 1. By default a twentieth of the training clips, 16 to 64.
     learning_rate : float, optional
         Learning rate of AdamW. Above 0. By default the head's own.
     class_weights : {"none", "balanced"}, default "none"
-        Weigh every class as if it had equally many clips.
+        With balanced, every class weighs the same, however many clips it has.
 
     Raises
     ------
