@@ -84,17 +84,9 @@ class DemoOptions:
 
 @dataclass(frozen=True, slots=True)
 class DemoStep:
-    """A step of the demo begins.
+    """A step of the demo begins, or something is to be said about it."""
 
-    Attributes
-    ----------
-    number, n_steps : int
-        From 1.
-    text : str
-        What is done.
-    """
-
-    number: int
+    number: int  # from 1
     n_steps: int
     text: str
 
@@ -293,9 +285,8 @@ def _draw(
     folder: Path, options: DemoOptions, on_event: Callable[[DemoEvent], None]
 ) -> tuple[SampleSummary, SampleSummary]:
     """Draw actors to learn from, and others to predict; another seed draws other people."""
-    n_actors, seed = options.n_actors, options.seed
-    learned = SampleSpec(n_actors, N_TAKES, DEMO_ACTIONS, seed=seed)
-    unseen = SampleSpec(n_actors // 3, 1, DEMO_ACTIONS, seed=seed + 1)
+    learned = SampleSpec(options.n_actors, N_TAKES, DEMO_ACTIONS, seed=options.seed)
+    unseen = SampleSpec(options.n_actors // 3, 1, DEMO_ACTIONS, seed=options.seed + 1)
     n_learned = len(DEMO_ACTIONS) * learned.n_actors * learned.n_takes
     n_clips = n_learned + len(DEMO_ACTIONS) * unseen.n_actors
 

@@ -33,9 +33,6 @@ _SETTINGS_NAME = "sample.json"
 _CSV_NAME = "clips.csv"
 # What makes other clips of the same settings; raised whenever the drawing changes.
 _DRAWING_VERSION = 3
-# OpenCV writes and reads Motion JPEG itself, so every wheel can, whatever FFmpeg it has.
-_SUFFIX = ".avi"
-_CODEC = "MJPG"
 _FPS = 12.0
 _FRAMES = (20, 32)
 _MOST_ACTORS = 999
@@ -56,12 +53,12 @@ class SampleSpec:
     n_takes : int, default 2
         Clips of each person and action, 1 to 99. Each is in another place.
     actions : tuple of str
-        Any of walk, run, jump, wave, squat, bow, punch, kick, clap, star-jump, sit-down,
-        stand-up, pick-up, put-down. By default all.
+        Actions to draw; the default is all that there are. Keys of
+        `pipeline.demo.drawing.actions.ACTIONS`.
     size_px : int, default 180
         Height of the pictures in pixels, 32 to 1080. They are a third wider.
     seed : int, default 0
-        At least 0; another seed draws other people.
+        Seed of everything drawn, at least 0; another one draws other people.
 
     Raises
     ------
@@ -99,18 +96,10 @@ class SampleSpec:
 
 @dataclass(frozen=True, slots=True)
 class SampleProgress:
-    """How far drawing is.
+    """How far drawing is."""
 
-    Attributes
-    ----------
-    n_clips : int
-        Clips of the sample.
-    n_done : int
-        Those that are there.
-    """
-
-    n_clips: int
-    n_done: int
+    n_clips: int  # of the whole sample
+    n_done: int  # those that are there
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +224,7 @@ def list_clips(spec: SampleSpec) -> tuple[DrawnClip, ...]:
         for actor in range(1, spec.n_actors + 1):
             for take in range(1, spec.n_takes + 1):
                 group = f"person{actor:02d}"
-                name = f"{action}/{group}_{action}_{take:02d}{_SUFFIX}"
+                name = f"{action}/{group}_{action}_{take:02d}.avi"
                 clips.append(DrawnClip(name, action, group, actor, take))
     return tuple(clips)
 
@@ -261,7 +250,8 @@ def write_clip(path: Path, frames: Sequence[FrameArray], *, room: Path) -> None:
     with report_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(b"")  # OpenCV would not say why it cannot write
-        codec = cv2.VideoWriter.fourcc(*_CODEC)
+        # OpenCV writes and reads Motion JPEG itself, so every wheel can, whatever FFmpeg it has.
+        codec = cv2.VideoWriter.fourcc(*"MJPG")
         size_px = (width_px, height_px)
         writer = cv2.VideoWriter(str(partial), cv2.CAP_OPENCV_MJPEG, codec, _FPS, size_px)
         for frame in frames:

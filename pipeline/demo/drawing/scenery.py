@@ -21,12 +21,9 @@ def draw_background(
         canvas = draw_noise(generator, width_px, height_px)
     elif kind == "leaves":
         draw_leaves(generator, canvas, n_shapes=int(generator.integers(15, 60)))
-    elif kind == "room":
-        _draw_room(generator, canvas, horizon_px)
-    elif kind == "street":
-        _draw_street(generator, canvas, horizon_px)
-    elif kind == "field":
-        _draw_field(generator, canvas, horizon_px)
+    elif kind != "gradient":
+        places = {"room": _draw_room, "street": _draw_street, "field": _draw_field}
+        places[kind](generator, canvas, horizon_px)
     return _roughen(generator, canvas)
 
 
