@@ -34,22 +34,12 @@ _TIMED_CLIPS = 20
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What one trial does.
-
-    Attributes
-    ----------
-    head : str
-    seed : int
-    fold : int
-        Index into the splits of the plan, from 0.
-    key : str
-        Digest of everything that decides the result.
-    """
+    """What one trial does."""
 
     head: str
     seed: int
-    fold: int
-    key: str
+    fold: int  # index into the splits of the plan, from 0
+    key: str  # digest of everything that decides the result
 
     @property
     def file_name(self) -> str:
@@ -60,61 +50,31 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TrialPlan:
-    """What all trials of a comparison share.
-
-    Attributes
-    ----------
-    store_path : str
-    classes : tuple of str
-    splits : tuple of Split
-    head_options : HeadOptions
-    fit_options : FitOptions
-    folder : Path
-        Where results go.
-    """
+    """What all trials of a comparison share."""
 
     store_path: str
     classes: tuple[str, ...]
     splits: tuple[Split, ...]
     head_options: HeadOptions
     fit_options: FitOptions
-    folder: Path
+    folder: Path  # where results go
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TrialResult:
-    """What one trial found; lists are aligned with the test part of its split.
-
-    Attributes
-    ----------
-    predicted : list of int
-        Class indices.
-    confidence : list of float
-        Probability of the predicted class.
-    in_top5 : list of bool
-    backwards, shuffled : float
-        Accuracy on clips in another order of frames, see `pipeline.scores.frameorder`.
-    n_parameters : int
-    epochs_run, best_epoch : int
-    train_seconds : float
-        Of `fit_head`, the compilation of the head included.
-    latency_ms : float
-        Median milliseconds for one clip alone, embeddings at hand.
-    made : mapping
-        When, on what platform, and by which versions.
-    """
+    """What one trial found, clip by clip in the order of the test part."""
 
     predicted: list[int]
-    confidence: list[float]
+    confidence: list[float]  # probability of the predicted class
     in_top5: list[bool]
-    backwards: float
+    backwards: float  # accuracy with the frames in another order
     shuffled: float
     n_parameters: int
     epochs_run: int
     best_epoch: int
-    train_seconds: float
-    latency_ms: float
-    made: Mapping[str, Any]
+    train_seconds: float  # compiling the head included
+    latency_ms: float  # median for one clip alone, embeddings at hand
+    made: Mapping[str, Any]  # when, on what platform, by which versions
 
 
 def run_trial(

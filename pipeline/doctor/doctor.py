@@ -49,16 +49,9 @@ _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What one check found.
+    """What one check found, and the command or option that mends it.
 
-    Attributes
-    ----------
-    name : str
-    status : {"ok", "warning", "broken"}
-        A warning costs speed or will matter later; broken means that a command fails now.
-    found : str
-    hint : str
-        The command or option that mends it; empty if all is well.
+    A warning costs speed or will matter later; broken means that a command fails now.
     """
 
     name: str

@@ -28,23 +28,11 @@ _N_FRAMES = 5
 
 @dataclass(frozen=True, slots=True)
 class ProbeAnswer:
-    """What one probe said.
+    """What one probe said; too late an answer says nothing about what it tried."""
 
-    Attributes
-    ----------
-    facts : dict
-        Empty if it failed.
-    fault : str
-        Why it failed; empty if it did not.
-    hint : str
-        What mends it, where the probe knew.
-    is_late : bool
-        It was killed because it took too long, which says nothing about what it tried.
-    """
-
-    facts: dict[str, Any]
+    facts: dict[str, Any]  # empty if it failed
     fault: str = ""
-    hint: str = ""
+    hint: str = ""  # what mends it, where the probe knew
     is_late: bool = False
 
 

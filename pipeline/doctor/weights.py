@@ -34,64 +34,34 @@ _IMAGENET_NAME = re.compile(
 class WeightsFile:
     """One weights file that ``--weights`` would find by name.
 
-    Attributes
-    ----------
-    name : {"imagenet", "builtin"}
-    path : Path
-    alpha : float
-    size_px : int
-    size_bytes : int
-    sha256 : str
-        Hexadecimal.
-    state : {"whole", "broken", "not tried"}
-        Whole means that Keras loads it into the network of this alpha; "not tried" that
-        Keras itself does not run.
-    fault : str
-        Why it is broken or was not tried; else empty.
+    Whole means that Keras loads it into the network of this alpha; "not tried" that Keras itself
+    does not run.
     """
 
-    name: str
+    name: str  # "imagenet" or "builtin"
     path: Path
     alpha: float
     size_px: int
     size_bytes: int
     sha256: str
     state: WeightsState
-    fault: str
+    fault: str  # why it is broken or was not tried
 
 
 @dataclass(frozen=True, slots=True)
 class ConvertedModel:
-    """A backbone that framehead converted for LiteRT and keeps.
-
-    Attributes
-    ----------
-    path : Path
-    size_bytes : int
-    source : Path or None
-        The weights file that it was made from, if that is among the listed ones.
-    """
+    """A backbone that framehead converted for LiteRT and keeps."""
 
     path: Path
     size_bytes: int
-    source: Path | None
+    source: Path | None  # the weights file, if that is among the listed ones
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsSummary:
-    """All weights on this machine.
+    """All weights on this machine."""
 
-    Attributes
-    ----------
-    keras_folder : Path
-        Where Keras caches weights: ``models`` below KERAS_HOME.
-    converted_folder : Path
-        Where framehead keeps what it converted.
-    files : tuple of WeightsFile
-    converted : tuple of ConvertedModel
-    """
-
-    keras_folder: Path
+    keras_folder: Path  # ``models`` below KERAS_HOME
     converted_folder: Path
     files: tuple[WeightsFile, ...]
     converted: tuple[ConvertedModel, ...]

@@ -95,30 +95,10 @@ Builder = Callable[[Any, Any, int, float], Any]
 
 @dataclass(frozen=True, slots=True)
 class HeadKind:
-    """A registered head.
-
-    Attributes
-    ----------
-    name : str
-    summary : str
-        One line for people.
-    build : callable
-        Takes standardised frames (n, n_frames, dim), mask (n, n_frames), units and
-        dropout; returns one vector per clip.
-    units : int
-        Default width.
-    dropout : float
-        Default dropout.
-    logits_start : str
-        Keras initializer of the last layer.
-    input : {"appearance", "motion", "both", "centred"}
-        What it sees where its name says nothing else.
-    learning_rate : float
-        Default learning rate.
-    """
+    """A registered head, with the defaults that `register_head` was told."""
 
     name: str
-    summary: str
+    summary: str  # one line for people
     build: Builder
     units: int
     dropout: float
@@ -183,8 +163,10 @@ def require_reachable(kind: HeadKind) -> None:
             "FRAMEHEAD_PLUGINS",
         )
     if kind.build.__module__ != __name__:
-        module = sys.modules[kind.build.__module__]
-        load_plugins([getattr(module, "__file__", "") or kind.build.__module__])
+        name = kind.build.__module__
+        file = getattr(sys.modules[name], "__file__", "") or name
+        # A module of a package may import its neighbours, which a lone file cannot.
+        load_plugins([name if "." in name else file])
 
 
 def parse_head(name: str) -> tuple[HeadKind, HeadInput]:

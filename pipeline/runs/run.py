@@ -28,38 +28,25 @@ class RunSummary:
 
     Attributes
     ----------
-    path : str
-        The run's folder, as given.
-    head : str
     accuracy, low, high : float
         On the test part, with its 95 % interval by bootstrap over groups.
     balanced_accuracy, macro_f1 : float
         On the test part.
-    n_train, n_val, n_test : int
-        Clips in each part.
-    n_excluded : int
-        Clips of the store in no part.
-    n_failed : int
-        Clips of the store without embeddings.
+    n_excluded, n_failed, n_missing : int
+        Clips of the store in no part, and without embeddings; clips of the split file that the
+        store lacks.
     leaks : bool
         True if the accuracy must not be trusted: a group stood on both sides.
     groups_known : bool
         False if leaks could not be ruled out, because some clips have no group.
-    epochs_run, best_epoch : int
     seconds : float
         Training and evaluation.
     is_new : bool
         False if the run had been trained before with the same settings.
-    majority_class : str
-        The most frequent class of the training part.
-    majority_accuracy : float
-        Accuracy of always naming it, on the test part.
+    majority_class, majority_accuracy : str, float
+        The most frequent class of the training part, and the accuracy of always naming it.
     backwards, shuffled : float
         Accuracy on the test part with its frames in another order.
-    n_missing : int
-        Clips that the split file names and the store lacks.
-    split_method : str
-        What made the split, for people.
     near_duplicates : tuple of NearDuplicate
         Clips of different parts that seem to be one recording.
     n_near_duplicates : int

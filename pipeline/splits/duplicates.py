@@ -51,15 +51,7 @@ _PAIRS_AT_ONCE = 512
 
 
 class Pair(NamedTuple):
-    """Two near-duplicate clips.
-
-    Attributes
-    ----------
-    clip_id, other_id : str
-        In the order of their ids.
-    similarity : float
-        From the threshold to 1.
-    """
+    """Two near-duplicate clips in the order of their ids, and how alike they are."""
 
     clip_id: str
     other_id: str

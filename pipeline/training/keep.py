@@ -24,27 +24,17 @@ from pipeline.training.options import FitOptions
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RunPlan:
-    """All that is decided before anything is trained.
-
-    Attributes
-    ----------
-    groups : mapping of str to str
-        Clip id to group.
-    classes : tuple of str
-        In the order of the head's outputs.
-    videos : str or Path or None
-        Where the video folder is now, for pictures.
-    """
+    """All that is decided before anything is trained."""
 
     store: Store
     split: Split
-    groups: Mapping[str, str]
-    classes: tuple[str, ...]
+    groups: Mapping[str, str]  # by clip id
+    classes: tuple[str, ...]  # in the order of the head's outputs
     head: str
     seed: int
     head_options: HeadOptions
     fit_options: FitOptions
-    videos: str | Path | None
+    videos: str | Path | None  # where the folder is now, for pictures
     tensorboard: bool
 
     @property
