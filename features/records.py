@@ -119,16 +119,13 @@ class StoreHeader:
 
     @classmethod
     def from_json(cls, text: str) -> StoreHeader:
-        """Rebuild a header from `to_json`'s text; ValueError or KeyError if it is none."""
+        """Rebuild a header from `to_json`'s text."""
         fields = json.loads(text)
-        try:
-            return cls(
-                backbone=BackboneSpec(**fields["backbone"]),
-                sampling=FrameSampling(**fields["sampling"]),
-                dtype=fields["dtype"],
-            )
-        except TypeError as problem:
-            raise ValueError(f"this is no header of a store: {problem}") from problem
+        return cls(
+            backbone=BackboneSpec(**fields["backbone"]),
+            sampling=FrameSampling(**fields["sampling"]),
+            dtype=fields["dtype"],
+        )
 
     @property
     def fingerprint(self) -> str:

@@ -224,11 +224,11 @@ def damage(path: Path, name: str, row: int) -> None:
 
 @pytest.mark.parametrize("n_flips", [100, pytest.param(2000, marks=pytest.mark.soak)])
 def test_random_byte_flips(tmp_path: Path, n_flips: int) -> None:
-    """Whatever changes a value that reading returns is seen by --verify."""
+    """Whatever changes a value that reading returns is seen by --verify; repairing keeps what is right."""
     clips = [make_clip(f"{n:02d}.avi", 9, seed=n) for n in range(12)]
     path = write_store(tmp_path / "s.h5", [*clips, make_failure("zz.avi")])
     whole = path.read_bytes()
-    reference = everything_in(path)
+    reference, rows = everything_in(path), rows_in(path)
     generator = np.random.default_rng(3)
     n_seen = 0
     for _ in range(n_flips):
@@ -242,6 +242,10 @@ def test_random_byte_flips(tmp_path: Path, n_flips: int) -> None:
         n_seen += is_seen
         if not is_seen:
             assert everything_in(path) == reference
+            continue
+        with suppress(StoreDamaged):
+            repair_store(path)
+            assert rows_in(path) <= rows
     assert n_seen > n_flips / 5, "flips that change nothing must not be the rule"
 
 
@@ -253,13 +257,17 @@ def names_in(folder: Path) -> set[str]:
 
 def everything_in(path: Path) -> tuple[object, ...]:
     store = open_store(path)
-    clips = [read_clip(store, clip.clip_id) for clip in store.clips]
-    arrays = [
-        (c.vectors.tobytes(), c.timestamps_seconds.tobytes(), c.frame_indices.tobytes())
-        for c in clips
-    ]
     whole = read_embeddings(store)
-    return (store.header, store.clips, store.history, arrays, whole.vectors.tobytes())
+    return (store.header, store.clips, store.history, rows_in(path), whole.vectors.tobytes())
+
+
+def rows_in(path: Path) -> set[tuple[object, ...]]:
+    store = open_store(path)
+    clips = [(record, read_clip(store, record.clip_id)) for record in store.clips]
+    return {
+        (r, c.vectors.tobytes(), c.timestamps_seconds.tobytes(), c.frame_indices.tobytes())
+        for r, c in clips
+    }
 
 
 def test_repair_saves_what_is_whole(tmp_path: Path) -> None:
@@ -436,7 +444,7 @@ def kill_at(moment: str | float, process: subprocess.Popen[bytes], folder: Path)
         process.kill()
 
 
-random_too = pytest.mark.parametrize("n_random", [0, pytest.param(200, marks=pytest.mark.soak)])
+random_too = pytest.mark.parametrize("n_random", [0, pytest.param(60, marks=pytest.mark.soak)])
 
 
 @random_too
@@ -463,13 +471,13 @@ def test_a_killed_writer_leaves_a_store_and_nothing_else(tmp_path: Path, n_rando
 
 @random_too
 def test_a_killed_repair_leaves_a_store_and_nothing_else(tmp_path: Path, n_random: int) -> None:
-    path = write_store(tmp_path / "s.h5", [make_clip(f"{n:03d}", 3000, seed=n) for n in range(100)])
+    path = write_store(tmp_path / "s.h5", [make_clip(f"{n:02d}", 3000, seed=n) for n in range(40)])
     whole = path.read_bytes()
     stages = ("*.parts/*.partial", "s.h5.damaged1", ".s.h5.*.partial.h5")
     for moment in moments(stages, n_random, seed=6):
         path.write_bytes(whole[: int(len(whole) * 0.9)])
         kill_at(moment, start_process(REPAIR, path), tmp_path)
-        assert repair_store(path).n_kept > 50
+        assert repair_store(path).n_kept > 20
         assert find_damage(open_store(path)) == ()
         assert names_in(tmp_path) == {"s.h5", "s.h5.damaged1"}
         (tmp_path / "s.h5.damaged1").unlink()

@@ -94,7 +94,3 @@ def main() -> None:
         answers.write(json.dumps(describe_problem(problem)).encode())
         answers.close()
         sys.exit(EXIT_WEIGHTS_UNREADABLE)
-
-
-if __name__ == "__main__":
-    main()

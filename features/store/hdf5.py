@@ -69,6 +69,13 @@ _COPY_FRAMES = 8192
 
 _Columns = dict[str, list[Any]]
 
+# What h5py and NumPy raise when bytes of a file are wrong: a group or a type where an array was,
+# sizes beyond all memory.
+_DAMAGE = (
+    *(ArithmeticError, AttributeError, LookupError, MemoryError),
+    *(OSError, RuntimeError, TypeError, ValueError),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class FrameRange:
@@ -355,7 +362,7 @@ def _open_for_reading(path: Path) -> Iterator[h5py.File]:
         file = _open_unlocked(path)
     except FileNotFoundError:
         raise
-    except OSError as problem:
+    except _DAMAGE as problem:
         raise StoreDamaged(
             f"A store must be a whole HDF5 file. Opening '{path}' "
             f"({path.stat().st_size if path.exists() else 0} bytes) failed: "
@@ -368,7 +375,7 @@ def _open_for_reading(path: Path) -> Iterator[h5py.File]:
         yield file
     except StoreDamaged:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError) as problem:
+    except _DAMAGE as problem:
         raise StoreDamaged(
             f"Reading '{path}' failed: {_first_line(problem)}.", hint=_MEND_HINT
         ) from problem
