@@ -29,9 +29,9 @@ from features.backbone.weights import BackboneOptions
 from features.embed import EmbedOptions
 from features.extract import extract_features
 from features.records import FrameSampling
-videos, out, weights, pace = sys.argv[1:]
+videos, out, pace = sys.argv[1:]
 extract_features(
-    videos, out, backbone=BackboneOptions(weights, alpha=0.35, size_px=32),
+    videos, out, backbone=BackboneOptions("builtin"),
     sampling=FrameSampling("uniform", 6), embedding=EmbedOptions("litert", 1),
     on_progress=lambda progress: time.sleep(float(pace)),
 )
@@ -41,9 +41,9 @@ extract_features(
 class Extraction:
     """One folder of videos that is extracted into one store, again and again."""
 
-    def __init__(self, videos: Path, out: Path, weights: Path) -> None:
+    def __init__(self, videos: Path, out: Path) -> None:
         self.out = out
-        self._words = [str(videos), str(out), str(weights)]
+        self._words = [str(videos), str(out)]
         self._committed: set[str] = set()
 
     def start(self, *, pace: float) -> subprocess.Popen[bytes]:
@@ -92,9 +92,9 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def undisturbed_store(videos: Path, weights: Path, folder: Path) -> Store:
+def undisturbed_store(videos: Path, folder: Path) -> Store:
     folder.mkdir()
-    Extraction(videos, folder / "s.h5", weights).finish()
+    Extraction(videos, folder / "s.h5").finish()
     return open_store(folder / "s.h5")
 
 
@@ -110,12 +110,10 @@ def check_end(extraction: Extraction, expected: Store, cache_home: Path) -> None
     assert not list(cache_home.rglob("*.partial*"))
 
 
-def test_killed_after_commits_and_before(
-    videos: Path, tiny_weights: Path, tmp_path: Path, cache_home: Path
-) -> None:
-    expected = undisturbed_store(videos, tiny_weights, tmp_path / "undisturbed")
+def test_killed_after_commits_and_before(videos: Path, tmp_path: Path, cache_home: Path) -> None:
+    expected = undisturbed_store(videos, tmp_path / "undisturbed")
     (tmp_path / "killed").mkdir()
-    extraction = Extraction(videos, tmp_path / "killed" / "s.h5", tiny_weights)
+    extraction = Extraction(videos, tmp_path / "killed" / "s.h5")
     # The first part of an extraction is empty: it says that one has begun.
     for n_parts in (1, 3, 4):
         extraction.kill_when(lambda n=n_parts: extraction.n_parts() >= n)  # type: ignore[misc]
@@ -124,15 +122,13 @@ def test_killed_after_commits_and_before(
 
 
 @pytest.mark.soak
-def test_killed_at_two_hundred_moments(
-    videos: Path, tiny_weights: Path, tmp_path: Path, cache_home: Path
-) -> None:
-    expected = undisturbed_store(videos, tiny_weights, tmp_path / "undisturbed")
+def test_killed_at_two_hundred_moments(videos: Path, tmp_path: Path, cache_home: Path) -> None:
+    expected = undisturbed_store(videos, tmp_path / "undisturbed")
     states = set()
     for seed in range(20):
         chance = random.Random(seed)
         (tmp_path / str(seed)).mkdir()
-        extraction = Extraction(videos, tmp_path / str(seed) / "s.h5", tiny_weights)
+        extraction = Extraction(videos, tmp_path / str(seed) / "s.h5")
         for _ in range(10):
             moment = time.monotonic() + chance.uniform(0.05, 6)
             extraction.kill_when(lambda moment=moment: time.monotonic() > moment)  # type: ignore[misc]
