@@ -22,6 +22,7 @@ from features.errors import FrameHeadError, OutputExists, OutputUnwritable
 
 # Names have a limit, which what is added to them must not pass.
 _MOST_NAME_CHARACTERS = 40
+_PARTIAL_NAME = re.compile(r"\..+\.\d+\.partial(\..*)?")
 _LOCK_NAME = ".in-use"
 _RETIRED_NAME = "replaced"
 # A folder is locked within milliseconds of being made; after this long nobody will.
@@ -54,6 +55,13 @@ def clear_partials(path: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
+def clear_partials_in(folder: Path) -> None:
+    """Delete what killed writers of files left anywhere in a folder that is ours alone."""
+    for leftover in folder.rglob(".*.partial*"):
+        if _PARTIAL_NAME.fullmatch(leftover.name) and leftover.is_file():
+            leftover.unlink(missing_ok=True)
+
+
 @contextmanager
 def sole_writer(path: Path) -> Iterator[None]:
     """Wait for the only right to write a file, and clear what killed writers left of it.
@@ -74,14 +82,11 @@ def sole_writer(path: Path) -> Iterator[None]:
 def private_folder(near: Path) -> Iterator[Path]:
     """Make a folder beside `near` that is this call's alone and is deleted at the end.
 
-    Folders that killed processes left there are deleted first: they are known by a lock that
-    nobody holds any more.
+    Folders that killed processes left there are deleted first.
     """
     prefix = _partial_prefix(near)
     near.parent.mkdir(parents=True, exist_ok=True)
-    # Eight characters, as tempfile makes them: no folder of a path that begins like this one.
-    for leftover in near.parent.glob(f"{glob.escape(prefix)}{'?' * 8}.partial"):
-        _remove_if_abandoned(leftover, near)
+    clear_abandoned(near)
     while True:
         # A name of our own: the user may have named a folder in any way that we could guess.
         folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=".partial", dir=near.parent))
@@ -95,6 +100,18 @@ def private_folder(near: Path) -> Iterator[Path]:
     finally:
         lock.release()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_abandoned(near: Path) -> None:
+    """Delete the private folders that killed processes left beside `near`.
+
+    They are known by a lock that nobody holds any more. What `replace_folder` had moved into one
+    comes back if nothing has taken its place.
+    """
+    # Eight characters, as tempfile makes them: no folder of a path that begins like this one.
+    pattern = f"{glob.escape(_partial_prefix(near))}{'?' * 8}.partial"
+    for leftover in near.parent.glob(pattern):
+        _remove_if_abandoned(leftover, near)
 
 
 @contextmanager
@@ -203,7 +220,7 @@ def report_unwritable(path: Path) -> Iterator[None]:
     except OSError as problem:
         raise OutputUnwritable(
             f"The output must be writable. Writing '{path}' failed: {problem}.",
-            hint="free disk space, or give --out in a folder where you may write",
+            hint="free disk space, or give a place where you may write",
         ) from problem
 
 

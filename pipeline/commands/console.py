@@ -339,11 +339,13 @@ def _make_option(
     text = described.get(parameter.name, "")
     first = re.split(r"(?<=\.)\s", text, maxsplit=1)[0]
     shown = re.search(r"By default (.*?)\.(?:\s|$)", text)
-    has_default = parameter.default not in (None, False, inspect.Parameter.empty)
+    default = parameter.default
+    # By identity: a default of 0 is one that is shown.
+    has_default = not any(default is none for none in (None, False, inspect.Parameter.empty))
     return click.option(
         flag,
         parameter.name,
-        default=parameter.default,
+        default=", ".join(default) if isinstance(default, tuple) else default,
         show_default=has_default,
         help=first + (f"  [default: {shown[1]}]" if shown and not has_default else ""),
         metavar=about.get("metavar"),
@@ -357,6 +359,8 @@ def _option_type(annotation: Any) -> dict[str, Any]:
         kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
     if get_origin(kinds[0]) is Literal:
         return {"type": click.Choice(list(get_args(kinds[0])))}
+    if get_origin(kinds[0]) is tuple:
+        return {"type": str, "callback": lambda ctx, parameter, value: list_names(value)}
     if bool in kinds:
         return {"is_flag": True}
     if str in kinds:
