@@ -198,14 +198,22 @@ def extract_features(
         if existing is None or plan.to_decode:
             commit_clips(store_path, header, [], entry)
         on_progress(Progress(len(plan.to_decode), 0, 0, None))
-        outcomes: list[ClipOutcome] = list(plan.already)
-        if plan.to_decode:
-            embedded = embed_clips(plan.to_decode, header, files, engine_plan, embedding)
-            job = _Job(store_path, header, entry, len(plan.to_decode), started)
-            with closing(embedded):
-                outcomes += _run(job, embedded, on_progress)
+        outcomes: list[ClipOutcome] = []
         clips = {clip.clip_id: clip for clip in discovery.clips}
-        store = merge_parts(store_path, update=lambda row: update_row(row, clips, plan.moved))
+        try:
+            if plan.to_decode:
+                embedded = embed_clips(plan.to_decode, header, files, engine_plan, embedding)
+                job = _Job(store_path, header, entry, len(plan.to_decode), started)
+                with closing(embedded):
+                    _run(job, embedded, outcomes, on_progress)
+            store = merge_parts(store_path, update=lambda row: update_row(row, clips, plan.moved))
+        except KeyboardInterrupt as problem:
+            raise Interrupted(
+                f"Interrupted: {len(outcomes)} of {len(plan.to_decode)} clips are committed to "
+                f"'{store_path}'.",
+                hint="run the same command again to go on",
+            ) from problem
+        outcomes += plan.already
     fresh = sum(item.n_frames for item in outcomes if item.status == "done")
     return ExtractSummary(
         store=store_path,
@@ -242,10 +250,12 @@ def _open_existing(path: Path, header: StoreHeader) -> Store | None:
 
 
 def _run(
-    job: _Job, clips: Iterator[EmbeddedClip], on_progress: Callable[[Progress], None]
-) -> list[ClipOutcome]:
-    """Commit clips as they come; returns one outcome per clip."""
-    outcomes: list[ClipOutcome] = []
+    job: _Job,
+    clips: Iterator[EmbeddedClip],
+    outcomes: list[ClipOutcome],
+    on_progress: Callable[[Progress], None],
+) -> None:
+    """Commit clips as they come, and append what became of each to `outcomes`."""
     pending: list[EmbeddedClip] = []
     n_frames = n_bytes = 0
     last_commit = time.perf_counter()
@@ -264,17 +274,10 @@ def _run(
                 commit_clips(job.store_path, job.header, pending, job.entry)
                 pending, n_bytes, last_commit = [], 0, time.perf_counter()
             on_progress(Progress(job.n_clips, len(outcomes), n_frames, outcome))
-    except KeyboardInterrupt as problem:
-        raise Interrupted(
-            f"Interrupted: {len(outcomes)} of {job.n_clips} clips are committed to "
-            f"'{job.store_path}'.",
-            hint="run the same command again to go on",
-        ) from problem
     finally:
         # Whatever stopped the loop, finished clips are kept.
         if pending:
             commit_clips(job.store_path, job.header, pending, job.entry)
-    return outcomes
 
 
 def _clips_with_notes(store: Store, discovery: Discovery) -> tuple[tuple[str, str], ...]:

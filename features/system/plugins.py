@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from features.errors import PluginUnusable
@@ -23,9 +24,10 @@ def load_plugins(modules: Iterable[str] = ()) -> None:
     worker process that is started later.
     """
     named = [item for item in os.environ.get(PLUGINS_VARIABLE, "").split(os.pathsep) if item]
-    wanted = list(dict.fromkeys([*named, *(_locate(item) for item in modules)]))
+    wanted = list(dict.fromkeys(_locate(item) for item in [*named, *modules]))
     for item in wanted:
-        with quiet_backends():
+        # Standard output is for results.
+        with quiet_backends(), redirect_stdout(sys.stderr):
             _load(item)
     if wanted:
         os.environ[PLUGINS_VARIABLE] = os.pathsep.join(wanted)

@@ -18,7 +18,7 @@ from pipeline.export.formats import FORMATS
 @click.option("--out", type=PATH, required=True, help="File to write; for the projector, a folder.")
 @click.option(
     "--format",
-    type=click.Choice(list(FORMATS)),
+    metavar=f"[{'|'.join(FORMATS)}]",  # no fixed choice: plug-ins add to it
     help="Format of the output.  [default: the one that the suffix of --out names]",
 )
 @click.option(

@@ -16,6 +16,7 @@ from features.store.store import Store, open_store
 from features.system.files import (
     clear_abandoned,
     clear_partials,
+    clear_partials_in,
     digest_json,
     read_json,
     report_unwritable,
@@ -328,6 +329,7 @@ def _working_folder(
         folder = stack.enter_context(staged_folder(target)) if is_replaced else target
         with report_unwritable(target):
             folder.mkdir(parents=True, exist_ok=True)
+            clear_partials_in(folder)
             # First of all: by it the folder is known as ours.
             write_json(folder / SETTINGS_FILE, settings)
             (folder / "trials").mkdir(exist_ok=True)
@@ -357,8 +359,7 @@ def _read_settings(target: Path) -> dict[str, Any] | None:
     except ValueError as error:
         problem = error
     raise OutputExists(
-        "A comparison continues only if its settings can be read. "
-        f"'{path}' is damaged: {problem}.",
+        f"A comparison continues only if its settings can be read. '{path}' is damaged: {problem}.",
         hint="give another --out, or --overwrite to start anew",
     )
 

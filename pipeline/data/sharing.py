@@ -12,6 +12,9 @@ import numpy as np
 from features.system.files import private_folder
 from pipeline.data.sequences import Sequences
 
+# Begins the names of folders of shared sequences.
+SHARED_NAME = "shared"
+
 _ARRAYS = ("vectors", "mask", "class_indices")
 _IDS_FILE = "clip_ids.json"
 
@@ -22,7 +25,7 @@ def shared_sequences(sequences: Sequences, parent: Path) -> Iterator[Path]:
 
     It needs as much room as the padded arrays; what killed comparisons left goes first.
     """
-    with private_folder(parent / "shared") as folder:
+    with private_folder(parent / SHARED_NAME) as folder:
         for array in _ARRAYS:
             np.save(folder / f"{array}.npy", getattr(sequences, array))
         (folder / _IDS_FILE).write_text(json.dumps(sequences.clip_ids), encoding="ascii")

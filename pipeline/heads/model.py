@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -157,7 +159,8 @@ def _classify(kind: HeadKind, frames: Any, mask: Any, n_classes: int, options: H
     keras = import_keras()
     units = kind.units if options.units is None else options.units
     dropout = kind.dropout if options.dropout is None else options.dropout
-    clip_vector = kind.build(frames, mask, units, dropout)
+    with redirect_stdout(sys.stderr):  # a head may print, but standard output is for results
+        clip_vector = kind.build(frames, mask, units, dropout)
     start = kind.logits_start
     logits = keras.layers.Dense(n_classes, kernel_initializer=start, name="logits")(clip_vector)
     return keras.layers.Softmax(name="probabilities")(logits)

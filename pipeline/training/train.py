@@ -9,7 +9,7 @@ from pathlib import Path
 
 from features.errors import Interrupted, OutputExists, RunDamaged
 from features.store.store import open_store
-from features.system.files import report_unwritable, require_free, staged_folder
+from features.system.files import clear_abandoned, report_unwritable, require_free, staged_folder
 from pipeline.data.sequences import load_sequences
 from pipeline.heads.model import predict_clips
 from pipeline.heads.registry import HeadOptions, parse_head
@@ -115,6 +115,7 @@ def train_head(
         videos=videos,
         tensorboard=tensorboard,
     )
+    clear_abandoned(target.absolute())
     if not overwrite:
         finished = _find_finished(target, plan)
         if finished is not None:
