@@ -144,6 +144,15 @@ def children_of(process_id: int) -> set[int]:
     return children
 
 
+def is_alive(process_id: int) -> bool:
+    """Tell whether a process runs; one that has ended but was not waited for does not."""
+    try:
+        text = Path(f"/proc/{process_id}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return text.rpartition(")")[2].split()[0] not in "ZX"
+
+
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
 
 

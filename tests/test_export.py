@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -100,6 +101,26 @@ def test_clips_are_means_of_their_frames(store_path: Path, tmp_path: Path, name:
             rows = list(csv.DictReader(file))
         kept = np.array([[float(row[f"v{i}"]) for i in range(DIM)] for row in rows])
     np.testing.assert_allclose(kept, means, rtol=1e-6)
+
+
+@pytest.mark.parametrize("with_head", [False, True])
+def test_clips_that_are_no_longer_current_are_not_exported(tmp_path: Path, with_head: bool) -> None:
+    clips = make_clips()
+    # As extract-features marks clips that have left the folder or the CSV.
+    gone = {clips[3].clip_id, clips[8].clip_id}
+    marked = [replace(clip, is_current=clip.clip_id not in gone) for clip in clips]
+    store = write_store(tmp_path / "s.h5", marked)
+    run = None
+    if with_head:
+        run = tmp_path / "run"
+        train_head(store, run, head="mean-linear", fit=FitOptions(epochs=1))
+    levels: tuple[Literal["frame", "clip"], ...] = ("clip",) if with_head else ("frame", "clip")
+    for level in levels:
+        summary = export_embeddings(store, tmp_path / f"{level}.npz", level=level, run=run)
+        assert (summary.n_clips, summary.n_failed) == (len(clips) - 2, 0)
+        with np.load(tmp_path / f"{level}.npz") as arrays:
+            assert set(arrays["clip_id"]) == {clip.clip_id for clip in clips} - gone
+            assert len(arrays["vectors"]) == summary.n_rows
 
 
 def test_projector_has_one_line_per_row(store_path: Path, tmp_path: Path) -> None:

@@ -369,8 +369,7 @@ def test_weights_that_are_not_there_or_not_whole(
 
 
 def test_litert_asked_for_but_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("features.backbone.engines.is_installed", lambda name: False)
     with pytest.raises(EngineUnavailable, match="not installed. Hint: pip install ai-edge-litert"):
         choose_engine("litert")
     plan = choose_engine("auto")

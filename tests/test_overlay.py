@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -22,17 +25,27 @@ from conftest import (
     tiny_backbone,
     write_video,
 )
+from test_cli import error_of
 
-from features import choose_sampling, extract_features
+from features import Progress, choose_sampling, extract_features
 from features.embed import EmbedOptions
 from features.errors import OptionInvalid, OutputExists, OutputUnwritable, VideoUnreadable
 from features.records import Clip, ClipOutcome, FrameArray, VideoFacts
 from features.video.band import Caption, render_band
 from features.video.decode import count_frames, read_pictures
 from features.video.overlay import LEAST_WIDTH_PX, write_overlay
-from pipeline import FitOptions, predict_videos, train_head
+from pipeline import (
+    FitOptions,
+    Prediction,
+    PredictSummary,
+    predict_videos,
+    read_run,
+    train_head,
+)
+from pipeline.commands.predict import to_text
 from pipeline.runs.overlay import caption_prediction, choose_fonts, draw_overlays, plan_overlays
 
+ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ("sit-down", "Öffnen", "привет", "last")
 LIMITS = EmbedOptions(stall_seconds=30.0, memory_gib=1.0)
 
@@ -274,19 +287,23 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     assert count_frames(made) == 4
 
 
+@pytest.fixture(scope="module")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run")
+
+
 @pytest.fixture
-def run_folder(
-    tmp_path_factory: pytest.TempPathFactory, video_folder: Path, tiny_weights: Path
-) -> Path:
-    folder = tmp_path_factory.mktemp("run")
+def run_folder(shared_folder: Path, video_folder: Path, tiny_weights: Path) -> Path:
+    """One run for all tests of this file: after the first, making it costs nothing."""
     extract_features(
         video_folder,
-        folder / "s.h5",
+        shared_folder / "s.h5",
         backbone=tiny_backbone(tiny_weights),
         sampling=choose_sampling(n_frames=4),
     )
-    train_head(folder / "s.h5", folder / "run", head="mean-linear", fit=FitOptions(epochs=2))
-    return folder / "run"
+    run, fit = shared_folder / "run", FitOptions(epochs=2)
+    train_head(shared_folder / "s.h5", run, head="mean-linear", fit=fit)
+    return run
 
 
 def test_the_command_writes_overlays_as_the_library_does(
@@ -324,3 +341,64 @@ def test_the_command_writes_overlays_as_the_library_does(
     assert "--overwrite to replace it" in again.stderr
     over = run_cli("predict", run_folder, clip, "--overlay", by_command, "--overwrite")
     assert over.exit_code == 0
+
+
+@linux_only
+def test_a_rerun_clears_what_a_killed_one_left(
+    run_cli: RunCli, run_folder: Path, tmp_path: Path
+) -> None:
+    long = noisy_frames(400, seed=1, size=(240, 320))
+    video = write_video(tmp_path / "v" / "long.avi", long)
+    out = tmp_path / "o"
+    arguments = ("predict", run_folder, video, "--overlay", out)
+    process = subprocess.Popen([sys.executable, str(ROOT / "cli.py"), *map(str, arguments)])
+    while not list(out.glob(".overlays.*/0.webm")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert list(out.iterdir()), "it was killed before it was done"
+    assert not (out / "long.webm").exists()
+    assert run_cli(*arguments).exit_code == 0
+    assert [path.name for path in out.iterdir()] == ["long.webm"]
+
+
+@linux_only
+@pytest.mark.parametrize("n_finished", [0, 1, 13])
+def test_a_consumer_that_raises_leaves_no_worker(
+    run_folder: Path, video_folder: Path, tmp_path: Path, n_finished: int
+) -> None:
+    def fail(progress: Progress) -> None:
+        if progress.n_finished == n_finished:
+            raise ValueError("of the consumer")
+
+    before = children_of(os.getpid())
+    with pytest.raises(ValueError, match="of the consumer"):
+        predict_videos(run_folder, [video_folder], overlay=tmp_path / "o", on_progress=fail)
+    assert children_of(os.getpid()) <= before
+
+
+@pytest.mark.parametrize("n_workers", ["0", "-1"])
+def test_too_few_workers_are_a_usage_error(
+    run_cli: RunCli, run_folder: Path, video_folder: Path, n_workers: str
+) -> None:
+    result = run_cli("predict", run_folder, video_folder, "--workers", n_workers)
+    text = error_of(result, exit_code=2)
+    assert f"--workers must be at least 1. Received: workers={n_workers}" in text
+
+
+@pytest.mark.parametrize(
+    ("label", "values", "row"),
+    [
+        ("a", (0.4, 0.4, 0.2), ["a", "40.0%", "b 40.0%, c 20.0%"]),
+        ("b", (0.2, 0.4, 0.4), ["b", "40.0%", "c 40.0%, a 20.0%"]),
+        ("a", (1 / 3, 1 / 3, 1 / 3), ["a", "33.3%", "b 33.3%, c 33.3%"]),
+    ],
+)
+def test_at_a_tie_every_class_is_named_once(
+    run_folder: Path, label: str, values: tuple[float, ...], row: list[str]
+) -> None:
+    run = replace(read_run(run_folder), classes=("a", "b", "c"))
+    tied = Prediction("clip.avi", label, values, 4, (0.0,) * 4, None, "")
+    line = to_text(PredictSummary(run, (tied,), (), 1.0)).splitlines()[1]
+    assert re.split(r"  +", line) == ["clip.avi", *row]

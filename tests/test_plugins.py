@@ -1,0 +1,202 @@
+"""Heads and export formats of the user's own, in files outside the project."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import RunCli, tiny_backbone
+from stage2_helpers import make_clips, write_store
+from test_cli import error_of
+
+from features import choose_sampling, extract_features, open_store, read_embeddings
+from features.errors import HeadUnknown
+from pipeline import predict_videos, read_run
+
+ROOT = Path(__file__).resolve().parent.parent
+QUICK = ("--epochs", "2", "--json")
+
+OWN_HEADS = '''
+import keras
+from pipeline import register_head
+
+print("printed by a plug-in")
+
+
+@keras.saving.register_keras_serializable("own")
+class Middle(keras.layers.Layer):
+    def call(self, frames):
+        return frames[:, frames.shape[1] // 2] if frames.shape[1] else frames[:, 0]
+
+
+@register_head("own-middle", logits_start="zeros")
+def own_middle(frames, mask, units, dropout):
+    """One frame alone."""
+    print("printed by a head")
+    return Middle()(frames)
+'''
+NEIGHBOUR = "UNITS = 3\n"
+PACKAGED_HEADS = '''
+import keras
+from pipeline import register_head
+from .neighbour import UNITS
+
+
+@register_head("own-dense")
+def own_dense(frames, mask, units, dropout):
+    """A few numbers."""
+    return keras.layers.Dense(UNITS)(keras.layers.GlobalMaxPooling1D()(frames))
+'''
+OWN_FORMAT = '''
+from pipeline import ExportFormat, register_format
+
+
+@register_format
+class Lines(ExportFormat):
+    """One line for each vector."""
+
+    name = "lines"
+    suffix = ".txt"
+
+    def write(self, path, blocks, header):
+        with path.open("w") as file:
+            for block in blocks:
+                for clip, vector in zip(block.clips, block.vectors):
+                    print(clip.clip_id, *vector, file=file)
+'''
+
+
+def run_process(
+    folder: Path, *arguments: object, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def store(video_folder: Path, tmp_path: Path, tiny_weights: Path) -> Path:
+    extract_features(
+        video_folder,
+        tmp_path / "s.h5",
+        sampling=choose_sampling(n_frames=4),
+        backbone=tiny_backbone(tiny_weights),
+    )
+    return tmp_path / "s.h5"
+
+
+def test_a_head_from_a_file_trains_compares_and_predicts(
+    store: Path, tmp_path: Path, video_folder: Path
+) -> None:
+    (tmp_path / "own_heads.py").write_text(OWN_HEADS)
+    plugin = ("--plugin", "own_heads.py")
+    trained = run_process(
+        tmp_path, "train-head", store, "--out", "run", "--head", "own-middle", *plugin, *QUICK
+    )
+    assert trained.returncode == 0, trained.stderr
+    assert json.loads(trained.stdout)["head"] == "own-middle"
+    assert read_run(tmp_path / "run").head == "own-middle"
+
+    clip = video_folder / "jump" / "v_jump_g01_c01.avi"
+    predicted = run_process(tmp_path, "predict", "run", clip, *plugin, "--json")
+    assert predicted.returncode == 0, predicted.stderr
+    assert json.loads(predicted.stdout)["predictions"][0]["label"] in ("jump", "walk")
+    with pytest.raises(HeadUnknown, match=r"has 'own-middle'.*--plugin"):
+        predict_videos(tmp_path / "run", [clip])  # this process knows no such head
+
+    compare = ("compare-heads", store, "--out", "compared", "--seeds", "1", "--folds", "2", *QUICK)
+    first = run_process(
+        tmp_path, *compare, "--jobs", "1", "--heads", "mean-linear,own-middle", *plugin
+    )
+    assert first.returncode == 0, first.stderr
+    assert {head["name"] for head in json.loads(first.stdout)["heads"]} == {
+        "mean-linear",
+        "own-middle",
+    }
+    # One of a package joins them, this time without the option.
+    (tmp_path / "own_package").mkdir()
+    (tmp_path / "own_package" / "neighbour.py").write_text(NEIGHBOUR)
+    (tmp_path / "own_package" / "heads.py").write_text(PACKAGED_HEADS)
+    named = os.pathsep.join(["own_heads.py", "own_package.heads"])
+    heads = ("--heads", "own-dense,mean-linear,own-middle")
+    second = run_process(tmp_path, *compare, "--jobs", "1", *heads, FRAMEHEAD_PLUGINS=named)
+    assert second.returncode == 0, second.stderr
+    report = json.loads(second.stdout)
+    assert len(report["heads"]) == 3
+    assert (report["n_trials"], report["n_reused"]) == (6, 4)
+
+
+def test_a_head_of_the_running_script_cannot_be_compared(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "s.h5", make_clips())
+    script = (
+        "import sys\n"
+        "from features import FrameHeadError\n"
+        "from pipeline import compare_heads, register_head\n"
+        "@register_head('of-script')\n"
+        "def build(frames, mask, units, dropout):\n"
+        "    return frames[:, 0]\n"
+        "try:\n"
+        "    compare_heads(sys.argv[1], sys.argv[2], heads=['mean-linear', 'of-script'])\n"
+        "except FrameHeadError as problem:\n"
+        "    print(type(problem).__name__, problem)\n"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", script, str(store), str(tmp_path / "compared")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert finished.stdout.startswith("HeadUnknown A head that is compared"), finished.stderr
+    assert "'of-script' is defined in the running script" in finished.stdout
+    assert "--plugin" in finished.stdout
+    assert not (tmp_path / "compared").exists()
+
+
+@pytest.mark.parametrize("how", [("--out", "e.txt"), ("--out", "e.any", "--format", "lines")])
+def test_a_format_from_a_file_exports(tmp_path: Path, how: tuple[str, ...]) -> None:
+    store = write_store(tmp_path / "s.h5", make_clips())
+    (tmp_path / "own_format.py").write_text(OWN_FORMAT)
+    finished = run_process(
+        tmp_path, "export-embeddings", store, *how, "--plugin", "own_format.py", "--json"
+    )
+    assert finished.returncode == 0, finished.stderr
+    report = json.loads(finished.stdout)
+    assert report["format"] == "lines"
+    lines = (tmp_path / how[1]).read_text().splitlines()
+    assert len(lines) == report["n_rows"]
+    clip_id, *values = lines[0].split()
+    assert clip_id == "dive/v_dive_g01_c01.avi"
+    vectors = read_embeddings(open_store(store)).vectors
+    assert [float(value) for value in values] == pytest.approx(vectors[0].tolist())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("none.py", None, "no such file"),
+        ("no_such_module", None, "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("wrong_syntax.py", "def", "SyntaxError"),
+        ("needs_more.py", "import no_such_package", "No module named 'no_such_package'"),
+        ("json.py", "", "a module called 'json' is loaded already"),
+    ],
+)
+def test_a_plugin_that_cannot_be_imported_says_why(
+    run_cli: RunCli, tmp_path: Path, name: str, content: str | None, reason: str
+) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_text(content)
+    store = write_store(tmp_path / "s.h5", make_clips())
+    plugin = path if name.endswith(".py") else name
+    text = error_of(run_cli("inspect", store, "--plugin", plugin))
+    assert f"Importing '{plugin}' failed" in text
+    assert reason in text
+    assert "Hint: give --plugin the path of a .py file" in text
