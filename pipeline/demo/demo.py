@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from features.backbone.weights import BUILTIN, IMAGENET, BackboneOptions, find_backbone
-from features.errors import OptionInvalid, OutputExists, WeightsNotFound
+from features.errors import OptionInvalid, OutputExists, WeightsNotFound, resuming
 from features.extract import Progress, extract_features
 from features.system.files import clear_partials, read_json, report_unwritable, write_json
 from pipeline.compare.compare import Comparison, TrialProgress, compare_heads
@@ -139,6 +139,7 @@ class DemoSummary:
     is_new: bool = True
 
 
+@resuming()
 def run_demo(
     out: str | Path,
     options: DemoOptions = DemoOptions(),

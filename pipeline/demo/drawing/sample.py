@@ -14,7 +14,7 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from features.errors import FrameHeadError, OptionInvalid, OutputExists, OutputUnwritable
+from features.errors import FrameHeadError, OptionInvalid, OutputExists, OutputUnwritable, resuming
 from features.records import FrameArray
 from features.system.files import (
     clear_partials,
@@ -140,6 +140,7 @@ class DrawnClip:
     take: int
 
 
+@resuming()
 def make_sample(
     folder: str | Path,
     spec: SampleSpec = SampleSpec(),
