@@ -103,6 +103,31 @@ def test_centred_adds_what_a_place_that_stays_cannot_change() -> None:
     )
 
 
+def test_lstm_backwards_is_one_forwards_on_reversed_clips() -> None:
+    from pipeline.heads.layers import FrameLSTM
+
+    rng = np.random.default_rng(0)
+    shape = [(None, None, DIM), (None, None)]
+    layers = [
+        FrameLSTM(6, backwards=way, return_sequences=every)
+        for way, every in ((False, True), (True, True), (True, False))
+    ]
+    layers[0].build(shape)
+    weights = [rng.normal(size=w.shape).astype("float32") for w in layers[0].get_weights()]
+    for layer in layers:
+        layer.build(shape)
+        layer.set_weights(weights)
+    lengths = [4, 1, 7]
+    frames = rng.normal(size=(3, 7, DIM)).astype("float32")
+    mask = np.arange(7) < np.array(lengths)[:, np.newaxis]
+    states, ends = (np.asarray(layer([frames, mask])) for layer in layers[1:])
+    for row, n in enumerate(lengths):
+        alone = frames[row : row + 1, :n][:, ::-1]
+        wanted = np.asarray(layers[0]([alone, np.ones((1, n), bool)]))[0][::-1]
+        np.testing.assert_allclose(states[row, :n], wanted, atol=1e-6)
+        np.testing.assert_allclose(ends[row], wanted[0], atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["mean-linear", "mlp"])
 def test_heads_of_unbounded_vectors_start_undecided(name: str) -> None:
     model = build_head(name, embedding_dim=DIM, n_classes=3).whole

@@ -232,7 +232,7 @@ def _mlp(frames: Any, mask: Any, units: int, dropout: float) -> Any:
 def _lstm(frames: Any, mask: Any, units: int, dropout: float) -> Any:
     """LSTM over frames, its last state classified."""
     keras = import_keras()
-    from pipeline.heads.lstm import FrameLSTM
+    from pipeline.heads.layers import FrameLSTM
 
     state = FrameLSTM(units)([_drop_dimensions(frames, dropout), mask])
     return keras.layers.Dropout(dropout)(state)
@@ -242,7 +242,7 @@ def _lstm(frames: Any, mask: Any, units: int, dropout: float) -> Any:
 def _bilstm(frames: Any, mask: Any, units: int, dropout: float) -> Any:
     """LSTM over frames in both directions."""
     keras = import_keras()
-    from pipeline.heads.lstm import FrameLSTM
+    from pipeline.heads.layers import FrameLSTM
 
     dropped = _drop_dimensions(frames, dropout)
     states = [FrameLSTM(units, backwards=way)([dropped, mask]) for way in (False, True)]
@@ -269,8 +269,7 @@ def _bigru(frames: Any, mask: Any, units: int, dropout: float) -> Any:
 def _lstm_attention(frames: Any, mask: Any, units: int, dropout: float) -> Any:
     """LSTM over frames, its states averaged by a learned relevance."""
     keras = import_keras()
-    from pipeline.heads.layers import AttentionWeights, WeightedMean
-    from pipeline.heads.lstm import FrameLSTM
+    from pipeline.heads.layers import AttentionWeights, FrameLSTM, WeightedMean
 
     dropped = _drop_dimensions(frames, dropout)
     states = FrameLSTM(units, return_sequences=True)([dropped, mask])

@@ -179,8 +179,7 @@ def read_run(path: str | Path) -> Run:
 def load_model(run: Run) -> Any:
     """Load a run's head, in Keras' safe mode: a whole `pipeline.heads.model.HeadModel`."""
     keras = import_keras()
-    import pipeline.heads.layers
-    import pipeline.heads.lstm  # noqa: F401
+    import pipeline.heads.layers  # noqa: F401
 
     path = run.path / MODEL_FILE
     try:
