@@ -20,7 +20,8 @@ from pipeline import predict_videos, read_run
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ("--epochs", "2", "--json")
 
-OWN_HEADS = '''
+# With a layer of its own, without which its runs cannot be loaded.
+OWN_LAYER = '''
 import keras
 from pipeline import register_head
 
@@ -28,20 +29,30 @@ print("printed by a plug-in")
 
 
 @keras.saving.register_keras_serializable("own")
-class Middle(keras.layers.Layer):
+class First(keras.layers.Layer):
     def call(self, frames):
-        return frames[:, frames.shape[1] // 2] if frames.shape[1] else frames[:, 0]
+        return frames[:, 0]
 
 
-@register_head("own-middle", logits_start="zeros")
-def own_middle(frames, mask, units, dropout):
+@register_head("own-first", logits_start="zeros")
+def own_first(frames, mask, units, dropout):
     """One frame alone."""
     print("printed by a head")
-    return Middle()(frames)
+    return First()(frames)
+'''
+OWN_HEAD = '''
+from pipeline import register_head
+
+
+@register_head("own-mean", logits_start="zeros")
+def own_mean(frames, mask, units, dropout):
+    """Mean over frames, whether they are there or not."""
+    import keras
+
+    return keras.layers.GlobalAveragePooling1D()(frames)
 '''
 NEIGHBOUR = "UNITS = 3\n"
-PACKAGED_HEADS = '''
-import keras
+PACKAGED_HEAD = '''
 from pipeline import register_head
 from .neighbour import UNITS
 
@@ -49,6 +60,8 @@ from .neighbour import UNITS
 @register_head("own-dense")
 def own_dense(frames, mask, units, dropout):
     """A few numbers."""
+    import keras
+
     return keras.layers.Dense(UNITS)(keras.layers.GlobalMaxPooling1D()(frames))
 '''
 OWN_FORMAT = '''
@@ -93,41 +106,43 @@ def store(video_folder: Path, tmp_path: Path, tiny_weights: Path) -> Path:
     return tmp_path / "s.h5"
 
 
-def test_a_head_from_a_file_trains_compares_and_predicts(
+def test_a_head_from_a_file_trains_and_predicts(
     store: Path, tmp_path: Path, video_folder: Path
 ) -> None:
-    (tmp_path / "own_heads.py").write_text(OWN_HEADS)
-    plugin = ("--plugin", "own_heads.py")
+    (tmp_path / "own_layer.py").write_text(OWN_LAYER)
+    plugin = ("--plugin", "own_layer.py")
     trained = run_process(
-        tmp_path, "train-head", store, "--out", "run", "--head", "own-middle", *plugin, *QUICK
+        tmp_path, "train-head", store, "--out", "run", "--head", "own-first", *plugin, *QUICK
     )
     assert trained.returncode == 0, trained.stderr
-    assert json.loads(trained.stdout)["head"] == "own-middle"
-    assert read_run(tmp_path / "run").head == "own-middle"
+    assert json.loads(trained.stdout)["head"] == "own-first"
+    assert read_run(tmp_path / "run").head == "own-first"
 
     clip = video_folder / "jump" / "v_jump_g01_c01.avi"
     predicted = run_process(tmp_path, "predict", "run", clip, *plugin, "--json")
     assert predicted.returncode == 0, predicted.stderr
     assert json.loads(predicted.stdout)["predictions"][0]["label"] in ("jump", "walk")
-    with pytest.raises(HeadUnknown, match=r"has 'own-middle'.*--plugin"):
+    with pytest.raises(HeadUnknown, match=r"has 'own-first'.*--plugin"):
         predict_videos(tmp_path / "run", [clip])  # this process knows no such head
 
-    compare = ("compare-heads", store, "--out", "compared", "--seeds", "1", "--folds", "2", *QUICK)
-    first = run_process(
-        tmp_path, *compare, "--jobs", "1", "--heads", "mean-linear,own-middle", *plugin
-    )
+
+def test_heads_from_files_are_compared_in_worker_processes(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "s.h5", make_clips())
+    (tmp_path / "own_head.py").write_text(OWN_HEAD)
+    few = ("--jobs", "1", "--seeds", "1", "--folds", "2")
+    compare = ("compare-heads", store, "--out", "compared", *few, *QUICK)
+    heads = ("--heads", "mean-linear,own-mean")
+    first = run_process(tmp_path, *compare, *heads, "--plugin", "own_head.py")
     assert first.returncode == 0, first.stderr
-    assert {head["name"] for head in json.loads(first.stdout)["heads"]} == {
-        "mean-linear",
-        "own-middle",
-    }
+    names = {head["name"] for head in json.loads(first.stdout)["heads"]}
+    assert names == {"mean-linear", "own-mean"}
     # One of a package joins them, this time without the option.
     (tmp_path / "own_package").mkdir()
     (tmp_path / "own_package" / "neighbour.py").write_text(NEIGHBOUR)
-    (tmp_path / "own_package" / "heads.py").write_text(PACKAGED_HEADS)
-    named = os.pathsep.join(["own_heads.py", "own_package.heads"])
-    heads = ("--heads", "own-dense,mean-linear,own-middle")
-    second = run_process(tmp_path, *compare, "--jobs", "1", *heads, FRAMEHEAD_PLUGINS=named)
+    (tmp_path / "own_package" / "heads.py").write_text(PACKAGED_HEAD)
+    named = os.pathsep.join(["own_head.py", "own_package.heads"])
+    heads = ("--heads", "own-dense,mean-linear,own-mean")
+    second = run_process(tmp_path, *compare, *heads, FRAMEHEAD_PLUGINS=named)
     assert second.returncode == 0, second.stderr
     report = json.loads(second.stdout)
     assert len(report["heads"]) == 3
