@@ -29,7 +29,7 @@ from features.records import (
 )
 from features.store.commit import commit_clips, merge_parts
 from features.system.text import format_table
-from pipeline.compare.compare import compare_heads
+from pipeline import compare_heads
 from pipeline.compare.trials import Trial
 
 HEADS = "mean-linear,mlp,lstm,bilstm,gru,lstm-attention,tcn,transformer"

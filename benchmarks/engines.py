@@ -15,7 +15,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from features.backbone.engines import litert_model_path
-from features.backbone.weights import find_backbone
+from features.backbone.weights import BackboneOptions, find_backbone
 from features.system.text import format_table
 
 
@@ -43,7 +43,8 @@ def measure(model_path: str, size_px: int, n_threads: int, batch: int) -> tuple[
 @click.option("--repeats", default=3, show_default=True)
 def main(weights: str, alpha: float, image_size: int, repeats: int) -> None:
     """Measure every combination in turn, several times; print medians."""
-    path = str(litert_model_path(find_backbone(weights, alpha=alpha, size_px=image_size)))
+    backbone = find_backbone(BackboneOptions(weights, alpha, image_size))
+    path = str(litert_model_path(backbone))
     settings = [(threads, batch) for threads in (1, 2) for batch in (1, 4, 20)]
     found = [[measure(path, image_size, *setting) for setting in settings] for _ in range(repeats)]
     rows = [

@@ -31,18 +31,23 @@ from pathlib import Path
 import click
 import numpy as np
 
+from features import (
+    BackboneOptions,
+    EmbedOptions,
+    choose_sampling,
+    extract_features,
+)
 from features.backbone.engines import EngineChoice, KerasEngine, choose_engine, litert_model_path
 from features.backbone.litert import LiteRTEngine
 from features.backbone.weights import BackboneFiles, find_backbone
 from features.clips.discover import discover_clips
-from features.extract import extract_features
 from features.records import FrameArray
 from features.system.keras import import_keras
+from features.system.machine import usable_cores
 from features.system.text import format_table
 from features.video.decode import read_frames
 from features.video.frames import FrameBatch, import_cv2, resize_frame
-from features.video.sampling import choose_sampling, sample_indices
-from features.workers.pool import default_n_workers
+from features.video.sampling import sample_indices
 
 N_FRAMES = 20
 ROOT = Path(__file__).resolve().parent.parent
@@ -146,11 +151,9 @@ def framehead_way(
         summary = extract_features(
             videos,
             Path(folder) / "store.h5",
-            weights=weights,
-            alpha=backbone.spec.alpha,
-            size_px=backbone.spec.size_px,
+            backbone=BackboneOptions(weights, backbone.spec.alpha, backbone.spec.size_px),
             sampling=choose_sampling(n_frames=N_FRAMES),
-            engine=engine,
+            embedding=EmbedOptions(engine=engine),
         )
     return summary.seconds
 
@@ -201,13 +204,13 @@ def main(
     only_usual: bool,
 ) -> None:
     """Measure stage 1 on the folder VIDEOS."""
-    backbone = find_backbone(weights, alpha=alpha, size_px=image_size)
+    backbone = find_backbone(BackboneOptions(weights, alpha, image_size))
     paths = [clip.path for clip in discover_clips(videos).clips]
     if only_usual:
         click.echo(usual_way(paths, backbone))
         return
     plan = choose_engine(engine)
-    cores = default_n_workers()
+    cores = usable_cores()
     options = ["--weights", weights, "--alpha", str(alpha), "--image-size", str(image_size)]
     framehead_way(
         videos, backbone, weights, plan.name

@@ -2,27 +2,84 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from features.backbone.engines import EnginePlan, KerasEngine, litert_model_path
+from features.backbone.engines import EngineChoice, EnginePlan, KerasEngine, litert_model_path
+from features.backbone.litert import Engine
 from features.backbone.weights import BackboneFiles
-from features.batching import embed_rows
 from features.errors import OptionInvalid
 from features.records import (
     Clip,
     ClipEmbedding,
     ClipRecord,
     EmbeddedClip,
+    FrameArray,
     FrameSampling,
     StoreHeader,
+    VectorDtype,
     VideoFacts,
 )
-from features.workers.pool import decode_clips, default_n_workers
-from features.workers.process import DEFAULT_MEMORY_BYTES, ClipEnd, ClipRows, WorkerSettings
+from features.system.machine import usable_cores
+from features.workers.pool import decode_clips
+from features.workers.process import ClipEnd, ClipRows, WorkerSettings
 
-DEFAULT_STALL_SECONDS = 60.0
+
+@dataclass(frozen=True, slots=True)
+class EmbedOptions:
+    """How clips are decoded and embedded: speed and limits, never values.
+
+    Attributes
+    ----------
+    engine : {"auto", "litert", "keras"}, default "auto"
+        What executes the backbone; auto is Keras on a GPU, otherwise LiteRT.
+    n_workers : int, optional
+        Number of processes that decode. At least 1. By default one per core.
+    stall_seconds : float, default 60
+        Give up on a clip after this many seconds without progress. Above 0, at most a day.
+    memory_gib : float, default 2
+        Memory limit of each decoding process in GiB; a clip that needs more fails. From 0.0625
+        to 1024.
+
+    Raises
+    ------
+    OptionInvalid
+        If a value is out of range.
+    """
+
+    engine: EngineChoice = "auto"
+    n_workers: int | None = None
+    stall_seconds: float = field(default=60.0, metadata={"flag": "--clip-timeout"})
+    memory_gib: float = field(default=2.0, metadata={"flag": "--clip-memory"})
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.n_workers is not None and self.n_workers < 1:
+            raise OptionInvalid(
+                f"--workers must be at least 1. Received: workers={self.n_workers}."
+            )
+        if not 0 < self.stall_seconds <= 86_400:
+            raise OptionInvalid(
+                "--clip-timeout must be above 0 and at most 86400 seconds. "
+                f"Received: {self.stall_seconds}."
+            )
+        if not 2**-4 <= self.memory_gib <= 1024:
+            raise OptionInvalid(
+                "--clip-memory must be at least 0.0625 and at most 1024 GiB. "
+                f"Received: {self.memory_gib:g}."
+            )
+
+    def count_workers(self) -> int:
+        """Return how many decode processes run."""
+        return self.n_workers or usable_cores()
+
+    @property
+    def memory_bytes(self) -> int:
+        """Most memory that one decode process may take."""
+        return int(self.memory_gib * 2**30)
 
 
 def embed_clips(
@@ -30,51 +87,23 @@ def embed_clips(
     header: StoreHeader,
     backbone: BackboneFiles,
     engine: EnginePlan,
-    *,
-    n_workers: int | None = None,
-    stall_seconds: float = DEFAULT_STALL_SECONDS,
-    memory_bytes: int = DEFAULT_MEMORY_BYTES,
+    options: EmbedOptions,
 ) -> Generator[EmbeddedClip, None, None]:
     """Decode and embed clips, in parallel and in bounded memory.
 
-    Parameters
-    ----------
-    clips : sequence of Clip
-    header : StoreHeader
-        Sampling, size and stored type.
-    backbone : BackboneFiles
-        The backbone that `header` describes.
-    engine : EnginePlan
-        From `features.backbone.engines.choose_engine`.
-    n_workers : int, optional
-        Decode processes, at least 1; by default one per core.
-    stall_seconds : float, default 60
-        A clip whose decoding makes no progress for this long fails.
-    memory_bytes : int, default 2 GiB
-        Most memory that one decode process may take; a clip that needs more fails.
-
-    Yields
-    ------
-    EmbeddedClip
-        One per clip, in the order in which they finish. A clip that cannot be read is
-        yielded as failed, with the reason.
-
-    Raises
-    ------
-    FrameHeadError
-        If nothing can be embedded at all: OpenCVBroken, EngineUnavailable,
-        WeightsUnreadable, OutputUnwritable.
+    Clips come in the order in which they finish; one that cannot be read comes as failed, with
+    the reason. Raises only if nothing can be embedded at all. Close it to stop the workers.
     """
     settings = WorkerSettings(
         sampling=header.sampling,
         size_px=header.backbone.size_px,
         model_path=litert_model_path(backbone) if engine.name == "litert" else None,
         dtype=header.dtype,
-        stall_seconds=stall_seconds,
-        memory_bytes=memory_bytes,
+        stall_seconds=options.stall_seconds,
+        memory_bytes=options.memory_bytes,
     )
     keras_engine = KerasEngine(backbone) if engine.name == "keras" else None
-    events = decode_clips(clips, settings, n_workers=n_workers or default_n_workers())
+    events = decode_clips(clips, settings, n_workers=options.count_workers())
     try:
         embedded = (
             events if keras_engine is None else embed_rows(events, keras_engine, header.dtype)
@@ -84,30 +113,45 @@ def embed_clips(
         events.close()
 
 
-def require_limits(stall_seconds: float, memory_bytes: int) -> None:
-    """Check the limits that guard decoding.
+def embed_rows(
+    events: Iterable[ClipRows | ClipEnd], engine: Engine, dtype: VectorDtype
+) -> Iterator[ClipRows | ClipEnd]:
+    """Turn rows that are frames into rows that are embeddings, in the same order.
 
-    Parameters
-    ----------
-    stall_seconds : float
-        Above 0 and at most a day.
-    memory_bytes : int
-        At least 64 MiB and at most 1 TiB.
-
-    Raises
-    ------
-    OptionInvalid
-        If one is out of range.
+    The engine always gets full batches, whichever clips the frames belong to, except for the
+    last one.
     """
-    if not 0 < stall_seconds <= 86_400:
-        raise OptionInvalid(
-            f"--clip-timeout must be above 0 and at most 86400 seconds. Received: {stall_seconds}."
-        )
-    if not 64 * 2**20 <= memory_bytes <= 2**40:
-        raise OptionInvalid(
-            "--clip-memory must be at least 0.0625 and at most 1024 GiB. "
-            f"Received: {memory_bytes / 2**30:g}."
-        )
+    waiting: deque[ClipRows | ClipEnd] = deque()
+    n_waiting = 0
+    for event in events:
+        waiting.append(event)
+        if isinstance(event, ClipRows):
+            n_waiting += len(event.rows)
+        if n_waiting >= engine.batch_frames:
+            yield from _embed(waiting, engine, dtype)
+            waiting.clear()
+            n_waiting = 0
+    yield from _embed(waiting, engine, dtype)
+
+
+def _embed(
+    waiting: Iterable[ClipRows | ClipEnd], engine: Engine, dtype: VectorDtype
+) -> Iterator[ClipRows | ClipEnd]:
+    frames: list[FrameArray] = [item.rows for item in waiting if isinstance(item, ClipRows)]
+    if frames:
+        joined = np.concatenate(frames)
+        size = engine.batch_frames
+        vectors = np.concatenate(
+            [engine.embed(joined[start : start + size]) for start in range(0, len(joined), size)]
+        ).astype(dtype, copy=False)
+    start = 0
+    for item in waiting:
+        if isinstance(item, ClipEnd):
+            yield item
+            continue
+        stop = start + len(item.rows)
+        yield replace(item, rows=vectors[start:stop])
+        start = stop
 
 
 def _assemble(

@@ -7,6 +7,8 @@ that a caller would expect, so ``except FileNotFoundError`` keeps working.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 EXIT_OK = 0
@@ -14,6 +16,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_SOME_CLIPS_FAILED = 3
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 class FrameHeadError(Exception):
@@ -151,7 +154,21 @@ class ExtraMissing(FrameHeadError, ImportError):
     """An optional dependency that this option needs is not installed."""
 
 
+class PluginUnusable(FrameHeadError, ImportError):
+    """A module that registers heads or export formats cannot be imported."""
+
+
 class Interrupted(FrameHeadError, KeyboardInterrupt):
     """The user stopped the work; what was committed is kept."""
 
     exit_code = EXIT_INTERRUPTED
+
+
+@contextmanager
+def resuming() -> Iterator[None]:
+    """Say of an interrupt, as a context or decorator, that the work goes on when started again."""
+    try:
+        yield
+    except KeyboardInterrupt as problem:
+        message = problem.message if isinstance(problem, Interrupted) else "Interrupted."
+        raise Interrupted(message, hint="run the same command again to go on") from problem

@@ -8,23 +8,22 @@ filled across clips here. Nothing is printed: progress goes to a callback.
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from features.backbone.engines import EngineChoice, EnginePlan, choose_engine, engine_version
-from features.backbone.weights import IMAGENET, find_backbone
+from features.backbone.engines import EnginePlan, choose_engine, engine_version
+from features.backbone.weights import BackboneOptions, find_backbone
 from features.clips.changes import plan_extraction, update_row
 from features.clips.discover import discover_clips
-from features.embed import DEFAULT_STALL_SECONDS, embed_clips, require_limits
-from features.errors import Interrupted, OptionInvalid, StoreNotFound
+from features.embed import EmbedOptions, embed_clips
+from features.errors import Interrupted, StoreNotFound
 from features.records import (
     ClipOutcome,
     Discovery,
@@ -36,8 +35,8 @@ from features.records import (
 )
 from features.store.commit import commit_clips, lock_store, merge_parts
 from features.store.store import Store, open_store, remove_store, require_same_settings
+from features.system.versions import opencv_package, package_version
 from features.video.sampling import choose_sampling
-from features.workers.process import DEFAULT_MEMORY_BYTES
 
 # A commit costs about 10 ms. At least this far apart, and a hundredth of the elapsed
 # time in long runs, so that a kill loses at most 1 % and parts stay few.
@@ -130,14 +129,9 @@ def extract_features(
     labels: str | Path | None = None,
     group_regex: str | None = None,
     sampling: FrameSampling | None = None,
-    weights: str | Path = IMAGENET,
-    alpha: float | None = None,
-    size_px: int | None = None,
+    backbone: BackboneOptions = BackboneOptions(),
     dtype: VectorDtype = "float16",
-    engine: EngineChoice = "auto",
-    n_workers: int | None = None,
-    stall_seconds: float = DEFAULT_STALL_SECONDS,
-    memory_bytes: int = DEFAULT_MEMORY_BYTES,
+    embedding: EmbedOptions = EmbedOptions(),
     retry_failed: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -149,25 +143,25 @@ def extract_features(
     Parameters
     ----------
     videos : str or Path
-        Folder of videos, see `features.clips.discover.discover_clips`.
+        Folder of videos, walked to any depth. Without a CSV the label of a clip is its folder
+        at the first level where folders branch; folders named train, val and test above the
+        class folders set the split.
     out : str or Path
         The store, an HDF5 file.
-    labels, group_regex
-        As in `features.clips.discover.discover_clips`.
+    labels : str or Path, optional
+        CSV with a header line and the columns path (relative to `videos`), label, group and
+        split, of which only path must exist. It names the clips exactly.
+    group_regex : str, optional
+        What names the group in a clip's path, its first parenthesis. By default the CSV's
+        group column, or what the file names of well-known collections say.
     sampling : FrameSampling, optional
-        From `features.video.sampling.choose_sampling`; by default 20 frames per clip.
-    weights, alpha, size_px
-        As in `features.backbone.weights.find_backbone`.
+        Which frames are embedded, from `choose_sampling`; by default 20 frames per clip.
+    backbone : BackboneOptions
+        Weights, width and input size of MobileNetV2.
     dtype : {"float16", "float32"}, default "float16"
         Type in which embeddings are stored.
-    engine : {"auto", "litert", "keras"}, default "auto"
-        See `features.backbone.engines.choose_engine`.
-    n_workers : int, optional
-        Decode processes, at least 1; by default one per core.
-    stall_seconds : float, default 60
-        A clip whose decoding makes no progress for this long fails.
-    memory_bytes : int, default 2 GiB
-        Most memory that one decode process may take; a clip that needs more fails.
+    embedding : EmbedOptions
+        Engine, processes and limits; they decide speed, not values.
     retry_failed : bool, default False
         Try unchanged clips again that failed before.
     overwrite : bool, default False
@@ -189,14 +183,11 @@ def extract_features(
     """
     started = time.perf_counter()
     store_path = Path(out)
-    if n_workers is not None and n_workers < 1:
-        raise OptionInvalid(f"--workers must be at least 1. Received: workers={n_workers}.")
-    require_limits(stall_seconds, memory_bytes)
     discovery = discover_clips(videos, labels=labels, group_regex=group_regex)
-    backbone = find_backbone(weights, alpha=alpha, size_px=size_px)
-    header = StoreHeader(backbone.spec, sampling or choose_sampling(), dtype)
+    files = find_backbone(backbone)
+    header = StoreHeader(files.spec, sampling or choose_sampling(), dtype)
     with lock_store(store_path):
-        engine_plan = choose_engine(engine)
+        engine_plan = choose_engine(embedding.engine)
         if overwrite:
             remove_store(store_path)
         existing = _open_existing(store_path, header)
@@ -207,22 +198,22 @@ def extract_features(
         if existing is None or plan.to_decode:
             commit_clips(store_path, header, [], entry)
         on_progress(Progress(len(plan.to_decode), 0, 0, None))
-        outcomes: list[ClipOutcome] = list(plan.already)
-        if plan.to_decode:
-            embedded = embed_clips(
-                plan.to_decode,
-                header,
-                backbone,
-                engine_plan,
-                n_workers=n_workers,
-                stall_seconds=stall_seconds,
-                memory_bytes=memory_bytes,
-            )
-            job = _Job(store_path, header, entry, len(plan.to_decode), started)
-            with closing(embedded):
-                outcomes += _run(job, embedded, on_progress)
+        outcomes: list[ClipOutcome] = []
         clips = {clip.clip_id: clip for clip in discovery.clips}
-        store = merge_parts(store_path, update=lambda row: update_row(row, clips, plan.moved))
+        try:
+            if plan.to_decode:
+                embedded = embed_clips(plan.to_decode, header, files, engine_plan, embedding)
+                job = _Job(store_path, header, entry, len(plan.to_decode), started)
+                with closing(embedded):
+                    _run(job, embedded, outcomes, on_progress)
+            store = merge_parts(store_path, update=lambda row: update_row(row, clips, plan.moved))
+        except KeyboardInterrupt as problem:
+            raise Interrupted(
+                f"Interrupted: {len(outcomes)} of {len(plan.to_decode)} clips are committed to "
+                f"'{store_path}'.",
+                hint="run the same command again to go on",
+            ) from problem
+        outcomes += plan.already
     fresh = sum(item.n_frames for item in outcomes if item.status == "done")
     return ExtractSummary(
         store=store_path,
@@ -259,10 +250,12 @@ def _open_existing(path: Path, header: StoreHeader) -> Store | None:
 
 
 def _run(
-    job: _Job, clips: Iterator[EmbeddedClip], on_progress: Callable[[Progress], None]
-) -> list[ClipOutcome]:
-    """Commit clips as they come; returns one outcome per clip."""
-    outcomes: list[ClipOutcome] = []
+    job: _Job,
+    clips: Iterator[EmbeddedClip],
+    outcomes: list[ClipOutcome],
+    on_progress: Callable[[Progress], None],
+) -> None:
+    """Commit clips as they come, and append what became of each to `outcomes`."""
     pending: list[EmbeddedClip] = []
     n_frames = n_bytes = 0
     last_commit = time.perf_counter()
@@ -281,17 +274,10 @@ def _run(
                 commit_clips(job.store_path, job.header, pending, job.entry)
                 pending, n_bytes, last_commit = [], 0, time.perf_counter()
             on_progress(Progress(job.n_clips, len(outcomes), n_frames, outcome))
-    except KeyboardInterrupt as problem:
-        raise Interrupted(
-            f"Interrupted: {len(outcomes)} of {job.n_clips} clips are committed to "
-            f"'{job.store_path}'.",
-            hint="run the same command again to go on",
-        ) from problem
     finally:
         # Whatever stopped the loop, finished clips are kept.
         if pending:
             commit_clips(job.store_path, job.header, pending, job.entry)
-    return outcomes
 
 
 def _clips_with_notes(store: Store, discovery: Discovery) -> tuple[tuple[str, str], ...]:
@@ -309,16 +295,8 @@ def _history_entry(engine_plan: EnginePlan, folder: Path) -> dict[str, Any]:
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "engine": engine_plan.name,
         "engine_version": engine_version(engine_plan.name),
-        "opencv": _opencv_version(),
+        "opencv": f"{opencv_package()} {package_version(opencv_package())}",
         "numpy": np.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
-
-
-def _opencv_version() -> str:
-    """Name the OpenCV package without importing it."""
-    for package in ("opencv-python", "opencv-python-headless", "opencv-contrib-python"):
-        with suppress(importlib.metadata.PackageNotFoundError):
-            return f"{package} {importlib.metadata.version(package)}"
-    return "unknown"

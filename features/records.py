@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,8 +31,6 @@ class Clip:
     clip_id : str
         Path relative to the video folder, POSIX separators, suffix included.
         Bytes that are not UTF-8 are kept as surrogate escapes.
-    path : Path
-        Where the file lies now.
     label : str
         Class name; empty if unknown.
     group : str
@@ -81,23 +79,18 @@ class BackboneSpec:
     name : str
         Architecture, "MobileNetV2".
     weights : str
-        "imagenet", or the absolute path that the weights file had.
+        "imagenet", "builtin", or the absolute path that the weights file had.
     weights_sha256 : str
-        SHA-256 of the weights file, hexadecimal.
+        Of the whole file, hexadecimal.
     alpha : float
         Width multiplier of MobileNetV2.
     size_px : int
-        Side of the square that every frame is resized to, pixels.
+        Side of the square that every frame is resized to.
     embedding_dim : int
         Length of one embedding.
-    resize : str
-        The resize rule, see `features.video.decode.resize_frame`.
-    colour_order : str
-        Order of the channels that enter the network, "RGB".
-    scaling : str
-        Range of the pixel values that enter the network, "[-1, 1]".
-    pooling : str
-        How the last feature map becomes a vector, "avg".
+    resize, colour_order, scaling, pooling : str
+        How a frame enters the network, and how the last feature map becomes a vector; see
+        `features.video.frames.resize_frame`.
     """
 
     name: str
@@ -114,15 +107,7 @@ class BackboneSpec:
 
 @dataclass(frozen=True, slots=True)
 class StoreHeader:
-    """How the embeddings of a store were made.
-
-    Attributes
-    ----------
-    backbone : BackboneSpec
-    sampling : FrameSampling
-    dtype : {"float16", "float32"}
-        Type in which embeddings are kept.
-    """
+    """How the embeddings of a store were made, and in which type they are kept."""
 
     backbone: BackboneSpec
     sampling: FrameSampling
@@ -144,7 +129,7 @@ class StoreHeader:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over what decides values; where the weights lay does not."""
+        """SHA-256 over what decides values, which the place of the weights file does not."""
         fields = asdict(self)
         del fields["backbone"]["weights"]
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
@@ -157,7 +142,6 @@ class SourceFile:
 
     Attributes
     ----------
-    size_bytes : int
     mtime_ns : int
         Modification time, nanoseconds since 1970.
     sha256 : str
@@ -176,11 +160,9 @@ class VideoFacts:
     Attributes
     ----------
     n_frames_header : int
-        Frame count in the header: a claim, often wrong, sometimes negative.
-    n_frames_decoded : int
-        Frames that decoded.
+        A claim, often wrong, sometimes negative.
     fps_header : float
-        Frame rate in the header, frames per second.
+        Frames per second, also a claim.
     width_px, height_px : int
         Size of the first decoded frame, rotation applied.
     note : str
@@ -203,13 +185,10 @@ class ClipRecord:
     ----------
     clip_id, label, group, split : str
         As in `Clip`.
-    status : {"done", "failed"}
     reason : str
         Why the clip failed, or what a reader should know of a clip that is done.
     n_frames : int
         Embedded frames; 0 for a failed clip.
-    source : SourceFile
-    facts : VideoFacts
     crc32 : int
         Checksum of the clip's embeddings, timestamps and frame indices.
     is_current : bool
@@ -264,18 +243,10 @@ class ClipEmbedding:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedClip:
-    """A clip that stage 1 is through with.
+    """A clip that stage 1 is through with."""
 
-    Attributes
-    ----------
-    record : ClipRecord
-        Its `crc32` is filled in when it is committed.
-    embedding : ClipEmbedding or None
-        None for a failed clip.
-    """
-
-    record: ClipRecord
-    embedding: ClipEmbedding | None
+    record: ClipRecord  # its `crc32` is filled in when it is committed
+    embedding: ClipEmbedding | None  # None for a failed clip
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,13 +255,10 @@ class ClipOutcome:
 
     Attributes
     ----------
-    clip_id : str
     status : {"done", "already", "failed"}
         "already" is a clip that the store held before, unchanged.
     reason : str
         Why it failed; empty otherwise.
-    n_frames : int
-        Embedded frames.
     """
 
     clip_id: str
@@ -301,14 +269,7 @@ class ClipOutcome:
 
 @dataclass(frozen=True, slots=True)
 class IgnoredFile:
-    """A file of the video folder that is not a clip.
-
-    Attributes
-    ----------
-    path : str
-        Relative to the video folder.
-    reason : str
-    """
+    """A file of the video folder that is not a clip; its path is relative to that folder."""
 
     path: str
     reason: str
@@ -316,17 +277,8 @@ class IgnoredFile:
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """The clips of a folder, and the files that were passed over.
-
-    Attributes
-    ----------
-    folder : Path
-        The video folder.
-    clips : tuple of Clip
-        Sorted by `clip_id`.
-    ignored : tuple of IgnoredFile
-    """
+    """The clips of a folder, sorted by `clip_id`, and the files that were passed over."""
 
     folder: Path
     clips: tuple[Clip, ...]
-    ignored: tuple[IgnoredFile, ...] = field(default=())
+    ignored: tuple[IgnoredFile, ...] = ()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from features import BackboneOptions
 from features.records import FrameArray
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # before any test imports OpenCV
@@ -24,7 +28,7 @@ OFFICIAL_LISTS = MATERIAL / "ucfTrainTestlist"
 WEIGHTS_FULL = MATERIAL / "weights" / "mobilenet_v2_1.0_224_no_top.dequantized.h5"
 
 # Small, so that an untrained backbone converts and runs in no time.
-TINY_BACKBONE: dict[str, Any] = {"alpha": 0.35, "size_px": 32}
+TINY_BACKBONE = BackboneOptions(alpha=0.35, size_px=32)
 TINY_OPTIONS = ("--alpha", "0.35", "--image-size", "32")
 
 
@@ -68,6 +72,10 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "untrained.weights.h5"
     network.save_weights(path)
     return path
+
+
+def tiny_backbone(weights: Path) -> BackboneOptions:
+    return replace(TINY_BACKBONE, weights=weights)
 
 
 def write_video(
@@ -125,6 +133,27 @@ def video_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "walk" / "v_walk_g04_c01.avi").write_bytes(b"this is text, not video")
     (root / "walk" / "notes.txt").write_text("not a clip")
     return root
+
+
+def children_of(process_id: int) -> set[int]:
+    """List the processes that a process has started and that have not ended; Linux only."""
+    children: set[int] = set()
+    for task in Path(f"/proc/{process_id}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
+            children |= set(map(int, (task / "children").read_text().split()))
+    return children
+
+
+def is_alive(process_id: int) -> bool:
+    """Tell whether a process runs; one that has ended but was not waited for does not."""
+    try:
+        text = Path(f"/proc/{process_id}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return text.rpartition(")")[2].split()[0] not in "ZX"
+
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
 
 
 RunCli = Callable[..., Result]

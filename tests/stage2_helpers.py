@@ -55,20 +55,22 @@ def write_store(
     header: StoreHeader | None = None,
     signal: float = 2.0,
     seed: int = 0,
+    n_frames: tuple[int, int] = (2, 7),
 ) -> Path:
-    """Write a store in which every class has a direction of its own, with noise."""
+    """Write a store in which every class has a direction of its own, with noise.
+
+    Clips have a random number of frames, from the first of `n_frames` to below the second.
+    """
     header = header or make_header()
     dim = header.backbone.embedding_dim
     rng = np.random.default_rng(seed)
     directions = {label: rng.normal(size=dim) for label in sorted({c.label for c in clips})}
     pending = []
     for clip in clips:
-        n_frames = int(rng.integers(2, 7))
-        vectors = rng.normal(size=(n_frames, dim)) + signal * directions[clip.label]
-        piece = ClipEmbedding(
-            vectors.astype(header.dtype), np.arange(n_frames) / 25, np.arange(n_frames)
-        )
-        pending.append(EmbeddedClip(replace(clip, n_frames=n_frames), piece))
+        n = int(rng.integers(*n_frames))
+        vectors = rng.normal(size=(n, dim)) + signal * directions[clip.label]
+        piece = ClipEmbedding(vectors.astype(header.dtype), np.arange(n) / 25, np.arange(n))
+        pending.append(EmbeddedClip(replace(clip, n_frames=n), piece))
     for clip in failed:
         record = replace(clip, status="failed", reason="unreadable", n_frames=0)
         pending.append(EmbeddedClip(record, None))

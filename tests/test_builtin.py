@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from features.backbone.engines import litert_model_path
+from features.backbone.engines import converted_path, litert_model_path
 from features.backbone.litert import LiteRTEngine
 from features.backbone.model import build_backbone
 from features.backbone.weights import (
     BUILTIN,
     BUILTIN_ALPHA,
     BUILTIN_SIZE_PX,
+    BackboneOptions,
     builtin_path,
     find_backbone,
 )
@@ -24,8 +28,7 @@ from features.extract import extract_features
 from features.records import FrameArray
 from features.store.store import open_store, read_clip
 from features.video.frames import import_cv2, resize_frame
-from pipeline.demo.drawing.clips import SampleSpec, draw_frames, list_clips
-from pipeline.demo.drawing.sample import make_sample
+from pipeline.demo.drawing.sample import SampleSpec, draw_frames, list_clips, make_sample
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_BYTES = 2_000_000
@@ -53,24 +56,42 @@ def test_the_file_is_small_and_goes_into_the_wheel() -> None:
     assert 0 < builtin_path().stat().st_size < MOST_BYTES
     package_data = (ROOT / "setup.cfg").read_text(encoding="utf-8")
     assert "builtin/*.h5" in package_data
-    assert builtin_path().parent == ROOT / "features" / "builtin"
+    assert builtin_path().parent == ROOT / "features" / "backbone" / "builtin"
 
 
 def test_it_brings_its_own_width_and_size() -> None:
-    spec = find_backbone(BUILTIN).spec
+    spec = find_backbone(BackboneOptions(BUILTIN)).spec
     assert (spec.alpha, spec.size_px, spec.weights) == (BUILTIN_ALPHA, BUILTIN_SIZE_PX, BUILTIN)
     assert len(spec.weights_sha256) == 64
-    assert find_backbone(BUILTIN, alpha=BUILTIN_ALPHA, size_px=BUILTIN_SIZE_PX).spec == spec
+    assert find_backbone(BackboneOptions(BUILTIN, BUILTIN_ALPHA, BUILTIN_SIZE_PX)).spec == spec
 
 
 @pytest.mark.parametrize("options", [{"alpha": 1.0}, {"size_px": 224}])
 def test_another_width_or_size_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(OptionInvalid, match="built-in weights are for alpha 0.35.*Hint: leave"):
-        find_backbone(BUILTIN, **options)
+        find_backbone(BackboneOptions(BUILTIN, **options))
+
+
+def test_a_killed_conversion_leaves_nothing() -> None:
+    backbone = find_backbone(BackboneOptions(BUILTIN))
+    out = converted_path(backbone.spec)
+    out.unlink(missing_ok=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    code = "from features.backbone.model import main; main()"
+    words = [backbone.weights_path, out, BUILTIN_ALPHA, BUILTIN_SIZE_PX]
+    killed = subprocess.Popen([sys.executable, "-c", code, *map(str, words)], cwd=ROOT)
+    while not list(out.parent.glob("*.partial")):
+        time.sleep(0.01)
+        assert killed.poll() is None
+    killed.kill()
+    killed.wait()
+    assert list(out.parent.glob(".*.partial")), "it was killed too late: the test shows nothing"
+    assert litert_model_path(backbone) == out
+    assert not list(out.parent.glob("*.partial*"))
 
 
 def test_engines_agree_and_the_vectors_mean_something() -> None:
-    backbone = find_backbone(BUILTIN)
+    backbone = find_backbone(BackboneOptions(BUILTIN))
     frames = drawn_frames(seed=1)
     model = build_backbone(builtin_path(), alpha=BUILTIN_ALPHA, size_px=BUILTIN_SIZE_PX)
     by_keras = np.asarray(model.predict_on_batch(frames), np.float64)
@@ -91,13 +112,13 @@ def test_drawn_clips_are_extracted_and_told_apart(tmp_path: Path) -> None:
     from sklearn.preprocessing import StandardScaler
 
     sample = make_sample(
-        tmp_path / "clips", n_actors=8, n_takes=1, actions=("bow", "star-jump"), seed=77
+        tmp_path / "clips", SampleSpec(8, 1, actions=("bow", "star-jump"), seed=77)
     )
     extract_features(
-        sample.folder, tmp_path / "s.h5", labels=sample.csv_path, weights=BUILTIN, n_workers=1
+        sample.folder, tmp_path / "s.h5", labels=sample.csv_path, backbone=BackboneOptions(BUILTIN)
     )
     store = open_store(tmp_path / "s.h5")
-    assert store.header.backbone == find_backbone(BUILTIN).spec
+    assert store.header.backbone == find_backbone(BackboneOptions(BUILTIN)).spec
     vectors = np.stack([read_clip(store, clip.clip_id).vectors.mean(0) for clip in store.clips])
     labels = np.array([clip.label for clip in store.clips])
     is_train = np.array([clip.group < "person06" for clip in store.clips])

@@ -12,10 +12,10 @@ from conftest import TINY_OPTIONS, RunCli, noisy_frames, parse_json, write_video
 from stage2_helpers import make_clip, make_clips, make_header, write_store
 from test_cli import error_of
 
+from features import open_store, read_embeddings
 from features.store.commit import commit_clips
-from pipeline.commands.sharedoptions import HEAD_NAMES
+from pipeline import FitOptions, HeadOptions, train_head
 from pipeline.heads.registry import HEADS
-from pipeline.training.train import train_head
 
 QUICK = ("--epochs", "6", "--units", "8")
 
@@ -25,8 +25,10 @@ def store(tmp_path: Path) -> Path:
     return write_store(tmp_path / "s.h5", make_clips())
 
 
-def test_help_names_the_heads_that_there_are() -> None:
-    assert ", ".join(HEADS) == HEAD_NAMES
+@pytest.mark.parametrize("command", ["train-head", "compare-heads"])
+def test_help_names_the_heads_that_there_are(run_cli: RunCli, command: str) -> None:
+    text = " ".join(run_cli(command, "--help").stdout.split())
+    assert ", ".join(HEADS) in text
 
 
 def test_train_head(run_cli: RunCli, store: Path, tmp_path: Path) -> None:
@@ -43,7 +45,8 @@ def test_train_head(run_cli: RunCli, store: Path, tmp_path: Path) -> None:
     assert "95 % interval" in text
     assert "Trained before with the same settings" in text
 
-    library = train_head(store, tmp_path / "library", head="gru", epochs=6, units=8)
+    fit, units = FitOptions(epochs=6), HeadOptions(units=8)
+    library = train_head(store, tmp_path / "library", head="gru", fit=fit, head_options=units)
     assert (library.accuracy, library.macro_f1) == (report["accuracy"], report["macro_f1"])
     assert (run / "predictions.csv").read_bytes() == (
         tmp_path / "library" / "predictions.csv"
@@ -65,6 +68,30 @@ def test_a_leaking_split_is_refused_or_marked(run_cli: RunCli, store: Path, tmp_
     assert result.exit_code == 0
     assert "LEAKY accuracy" in result.stdout
     assert json.loads((tmp_path / "leaky" / "run.json").read_text())["leaks"] is True
+
+
+def test_clips_that_a_split_file_names_and_the_store_lacks(run_cli: RunCli, tmp_path: Path) -> None:
+    clips = make_clips()
+    store = write_store(tmp_path / "s.h5", clips)
+    made = run_cli("train-head", store, "--out", tmp_path / "first", *QUICK)
+    assert "left out" not in made.stdout
+    path = tmp_path / "first" / "split.json"
+    split = json.loads(path.read_text())
+    gone = sorted([*split["val"], split["test"][0]])
+    rest = write_store(tmp_path / "r.h5", [clip for clip in clips if clip.clip_id not in gone])
+    out = tmp_path / "run"
+    arguments = ("train-head", rest, "--out", out, "--split", path, *QUICK)
+    refusal = error_of(run_cli(*arguments))
+    n_val, n_test = len(split["val"]), len(split["test"])
+    assert f"{n_val} of its {n_val} val clips and 1 of its {n_test} test clips" in refusal
+    assert "--allow-missing" in refusal
+    result = run_cli(*arguments, "--allow-missing")
+    assert result.exit_code == 0, result.output
+    said = f"{len(gone)} clips of the split file without embeddings in the store, left out"
+    assert f"{said} (split: {split['method']}; validation cut anew)" in result.stdout
+    assert json.loads((out / "split.json").read_text())["missing"] == gone
+    assert "validation cut anew" in (out / "report.html").read_text()
+    assert parse_json(run_cli(*arguments, "--allow-missing", "--json"))["n_missing"] == len(gone)
 
 
 def test_unknown_groups_are_said(run_cli: RunCli, tmp_path: Path) -> None:
@@ -224,8 +251,6 @@ def test_a_run_of_another_setting_is_kept(run_cli: RunCli, store: Path, tmp_path
 
 
 def test_exported_numbers_are_the_stored_ones(run_cli: RunCli, store: Path, tmp_path: Path) -> None:
-    from features.store.store import open_store, read_embeddings
-
     run_cli("export-embeddings", store, "--out", tmp_path / "e.npz")
     with np.load(tmp_path / "e.npz", allow_pickle=False) as arrays:
         vectors = next(arrays[name] for name in arrays.files if arrays[name].ndim == 2)

@@ -4,32 +4,90 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
 import threading
-from dataclasses import replace
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import children_of, linux_only
 from stage2_helpers import make_clips, write_store
 
-from features.errors import HeadUnknown, OptionInvalid, OutputExists, TrainingFailed
-from pipeline.compare.compare import TrialProgress, compare_heads
-from pipeline.compare.comparison import Comparison
-from pipeline.compare.trials import Trial
-from pipeline.compare.workers import choose_jobs, run_trials
+from features.errors import (
+    HeadUnknown,
+    Interrupted,
+    OptionInvalid,
+    OutputExists,
+    TrainingFailed,
+)
+from features.system.plugins import PLUGINS_VARIABLE, load_plugins
+from pipeline import (
+    Comparison,
+    FitOptions,
+    HeadOptions,
+    SplitOptions,
+    TrialProgress,
+    compare_heads,
+)
+from pipeline.compare.workers import choose_jobs
+from pipeline.heads.registry import HEADS
 
 QUICK: dict[str, Any] = {
     "heads": ("mean-linear", "mlp"),
     "seeds": 1,
     "folds": 2,
-    "epochs": 4,
-    "learning_rate": 0.02,
+    "fit": FitOptions(epochs=4, learning_rate=0.02),
     "jobs": 1,
 }
 ROOT = Path(__file__).resolve().parent.parent
+
+# Heads that misbehave, as a user's own may.
+OWN_HEADS = """
+import os
+import sys
+
+from pipeline import register_head
+
+
+@register_head("dies")
+def dies(frames, mask, units, dropout):
+    print("last words", file=sys.stderr, flush=True)
+    os._exit(3)
+
+
+@register_head("raises")
+def raises(frames, mask, units, dropout):
+    raise RuntimeError("no such layer")
+
+
+@register_head("talks")
+def talks(frames, mask, units, dropout):
+    import keras
+
+    print("hello")
+    os.write(1, b"hello again")
+    return keras.layers.GlobalAveragePooling1D()(frames)
+"""
+
+
+@pytest.fixture
+def own_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    path = tmp_path / "own_heads.py"
+    path.write_text(OWN_HEADS)
+    monkeypatch.setenv(PLUGINS_VARIABLE, str(path))
+    before = set(HEADS)
+    load_plugins()
+    yield
+    for name in set(HEADS) - before:
+        del HEADS[name]
+    del sys.modules["own_heads"]
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +103,95 @@ def finished(store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Comp
     script = out / "script.py"
     script.write_text(
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from pipeline.compare.compare import compare_heads\n"
+        "from pipeline import FitOptions, compare_heads\n"
         f"compare_heads({str(store_path)!r}, 'out', **{QUICK!r})\n"
     )
     subprocess.run([sys.executable, "-P", script.name], cwd=out, check=True, timeout=300)
     return compare_heads(store_path, out / "out", **QUICK)
 
 
-def test_finished_comparison_is_not_repeated(finished: Comparison) -> None:
+def copy_of(finished: Comparison, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished.path, tmp_path / "copy"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return list(folder.rglob("*.partial*"))
+
+
+def test_a_finished_comparison_is_neither_repeated_nor_stamped_anew(
+    finished: Comparison, store_path: Path, tmp_path: Path
+) -> None:
     assert (finished.n_trials, finished.n_reused) == (4, 4)
+    copy = copy_of(finished, tmp_path)
+    before = (copy / "comparison.json").read_bytes()
+    again = compare_heads(store_path, copy, **QUICK)
+    assert again.heads == finished.heads
+    assert (copy / "comparison.json").read_bytes() == before
+    content = json.loads(before)
+    (pair,) = {(t["created"], t["versions"]["keras"]) for t in content["trials"][:1]}
+    assert datetime.fromisoformat(pair[0]) <= datetime.fromisoformat(content["created"])
+    made = [(trial["head"], trial["seed"], trial["fold"]) for trial in content["trials"]]
+    assert sorted(made) == [(name, 0, fold) for name in QUICK["heads"] for fold in (1, 2)]
+    assert {"head", "seed", "fold", "train_seconds", "created", "platform", "versions"} == set(
+        content["trials"][0]
+    )
+
+
+def test_a_trial_keeps_the_versions_that_made_it(
+    finished: Comparison, store_path: Path, tmp_path: Path
+) -> None:
+    copy = copy_of(finished, tmp_path)
+    one = next((copy / "trials").glob("mlp-seed0-fold1-*.json"))
+    trial = json.loads(one.read_text())
+    trial["made"] = {"created": "2020-01-01T00:00:00+00:00", "versions": {"keras": "3.0.1"}}
+    one.write_text(json.dumps(trial))
+    again = compare_heads(store_path, copy, **QUICK)
+    assert again.n_reused == 4
+    trials = json.loads((copy / "comparison.json").read_text())["trials"]
+    versions = {(t["head"], t["fold"]): t["versions"]["keras"] for t in trials}
+    assert versions.pop(("mlp", 2)) == "3.0.1"
+    assert "3.0.1" not in versions.values()
+
+
+@pytest.mark.usefixtures("own_heads")
+def test_further_heads_and_seeds_join_without_training_the_others_again(
+    finished: Comparison, store_path: Path, tmp_path: Path
+) -> None:
+    copy = copy_of(finished, tmp_path)
+    trained: list[tuple[str, int]] = []
+
+    def remember(progress: TrialProgress) -> None:
+        trained.append((progress.trial.head, progress.trial.seed))
+
+    # That the new head prints, where workers write their answers, harms nothing.
+    heads = ("talks", "mlp", "mean-linear")
+    more = compare_heads(store_path, copy, **{**QUICK, "heads": heads}, on_trial=remember)
+    assert trained == [("talks", 0)] * 2
+    assert (more.n_trials, more.n_reused) == (6, 4)
+    known = {head.name: head for head in finished.heads}
+    for head in more.heads:
+        if head.name in known:
+            assert head.accuracy == known[head.name].accuracy
+    trained.clear()
+    settings = {**QUICK, "heads": heads, "seeds": 2}
+    grown = compare_heads(store_path, copy, **settings, on_trial=remember)
+    assert sorted(trained) == sorted([(name, 1) for name in heads] * 2)
+    assert (grown.n_trials, grown.n_reused, grown.n_seeds) == (12, 6, 2)
+    assert len(json.loads((copy / "comparison.json").read_text())["trials"]) == 12
+    before = contents(copy)
+    with pytest.raises(OutputExists, match="heads: .*--overwrite"):
+        compare_heads(store_path, copy, **{**settings, "heads": heads[:2]})
+    with pytest.raises(OutputExists, match="seeds: 2, asked 1"):
+        compare_heads(store_path, copy, **{**settings, "seeds": 1})
+    assert contents(copy) == before
 
 
 def test_outputs_agree(finished: Comparison) -> None:
@@ -102,8 +240,9 @@ def test_killed_comparison_repeats_only_what_is_missing(
 
 
 def test_other_settings_are_refused(finished: Comparison, store_path: Path) -> None:
+    other = {**QUICK, "fit": FitOptions(epochs=5, learning_rate=0.02)}
     with pytest.raises(OutputExists, match=r"epochs: 4, asked 5.*--overwrite"):
-        compare_heads(store_path, finished.path, **{**QUICK, "epochs": 5})
+        compare_heads(store_path, finished.path, **other)
 
 
 def test_foreign_folder_is_left_alone(store_path: Path, tmp_path: Path) -> None:
@@ -121,13 +260,13 @@ def test_options_are_checked_first(store_path: Path, tmp_path: Path) -> None:
         compare_heads(store_path, tmp_path / "o", heads=["mlp", "mlp"])
     with pytest.raises(OptionInvalid, match="--seeds"):
         compare_heads(store_path, tmp_path / "o", seeds=0)
+    by_file, by_lists = SplitOptions(split="s.json"), SplitOptions(test_lists="lists")
     refused: list[tuple[dict[str, Any], str]] = [
         ({"jobs": 0}, "--jobs must be at least 1"),
         ({"seed": -1}, "--seed must be"),
         ({"seed": 2**32 - 2}, "--seed must be from 0 to 4294967293 with --seeds 3"),
-        ({"folds": 2, "split": "s.json"}, "--folds and --split exclude"),
-        ({"folds": 2, "test_lists": "lists"}, "--folds and --test-lists exclude"),
-        ({"fold": 2}, "without --test-lists"),
+        ({"folds": 2, "split": by_file}, "--folds and --split exclude"),
+        ({"folds": 2, "split": by_lists}, "--folds and --test-lists exclude"),
     ]
     for options, message in refused:
         with pytest.raises(OptionInvalid, match=message):
@@ -139,85 +278,202 @@ def test_options_are_checked_first(store_path: Path, tmp_path: Path) -> None:
     assert 1 <= choose_jobs(None, 100) <= 8
 
 
-def test_worker_that_dies_is_reported(tmp_path: Path) -> None:
-    trial = Trial("lstm", 0, 0, "k" * 64)
-    with pytest.raises(TrainingFailed, match=r"lstm-seed0-fold0.*ended with 1: .*none\.json"):
-        list(run_trials(tmp_path / "none.json", tmp_path, [trial], jobs=1))
-
-
-def test_answer_that_is_none_ends_the_comparison(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("own_heads")
+@pytest.mark.parametrize(
+    ("head", "end"),
+    [("dies", r"exit code 3 \(last words\)"), ("raises", "RuntimeError: no such layer")],
+)
+def test_a_worker_that_dies_is_reported(
+    store_path: Path, tmp_path: Path, head: str, end: str
 ) -> None:
-    talker = "import sys; sys.stdin.readline(); print('hello', flush=True); sys.stdin.read()"
-    start = subprocess.Popen
-    monkeypatch.setattr(
-        subprocess,
-        "Popen",
-        lambda command, **options: start([sys.executable, "-c", talker], **options),
+    with pytest.raises(TrainingFailed, match=rf"{head}-seed0-fold0.*{end}.*the same command"):
+        compare_heads(store_path, tmp_path / "out", **{**QUICK, "heads": [head]})
+    assert not leftovers(tmp_path / "out")
+
+
+@linux_only
+def test_no_worker_outlives_one_that_cannot_start(store_path: Path, tmp_path: Path) -> None:
+    # Room for the files of one worker, but not of two.
+    script = (
+        "import os, resource, sys\n"
+        "sys.path[:0] = ['tests', '.']\n"
+        "from conftest import children_of\n"
+        "from features import FrameHeadError\n"
+        "from pipeline import compare_heads\n"
+        "import pipeline.report.comparison, sklearn.model_selection\n"
+        "def limit():\n"
+        "    n = len(os.listdir('/proc/self/fd')) + 9\n"
+        "    resource.setrlimit(resource.RLIMIT_NOFILE, (n, n))\n"
+        "import pipeline.compare.compare as module\n"
+        "try:\n"
+        "    limit()\n"
+        "    compare_heads(*sys.argv[1:], heads=['mlp'], seeds=1, folds=2, jobs=2)\n"
+        "except FrameHeadError as problem:\n"
+        "    print(type(problem).__name__, problem, children_of(os.getpid()))\n"
     )
-    trial = Trial("lstm", 0, 0, "k" * 64)
-    with pytest.raises(TrainingFailed, match=r"lstm-seed0-fold0.*JSONDecodeError"):
-        list(run_trials(tmp_path / "plan.json", tmp_path, [trial], jobs=1))
-
-
-def test_no_worker_outlives_one_that_cannot_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started: list[subprocess.Popen[str]] = []
-    start = subprocess.Popen
-
-    def start_once(command: list[str], **options: Any) -> subprocess.Popen[str]:
-        if started:
-            raise OSError("no more processes")
-        sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
-        started.append(start(sleeper, **options))
-        return started[0]
-
-    monkeypatch.setattr(subprocess, "Popen", start_once)
-    trials = [Trial("lstm", seed, 0, "k" * 64) for seed in (0, 1)]
-    with pytest.raises(TrainingFailed, match=r"no more processes.*--jobs"):
-        list(run_trials(tmp_path / "plan.json", tmp_path, trials, jobs=2))
-    assert started[0].returncode is not None
-
-
-def test_interrupt_ends_threads_before_their_streams_close(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    once = 'import sys; sys.stdin.readline(); print(\'{"kind": "done"}\', flush=True); ' + (
-        "import time; time.sleep(600)"
+    finished = subprocess.run(
+        [sys.executable, "-c", script, str(store_path), str(tmp_path / "out")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
-    start = subprocess.Popen
-    monkeypatch.setattr(
-        subprocess,
-        "Popen",
-        lambda command, **options: start([sys.executable, "-c", once], **options),
-    )
-    faults: list[object] = []
-    monkeypatch.setattr(threading, "excepthook", faults.append)
-    trials = [Trial("lstm", seed, 0, "k" * 64) for seed in range(8)]
-    running = run_trials(tmp_path / "plan.json", tmp_path, trials, jobs=2)
-    next(running)
-    with pytest.raises(KeyboardInterrupt):
-        running.throw(KeyboardInterrupt)  # type: ignore[attr-defined]
-    assert faults == []
-    assert not [thread for thread in threading.enumerate() if "_drive" in thread.name]
+    assert finished.stdout.startswith("TrainingFailed A worker process must start."), finished
+    assert "Too many open files" in finished.stdout
+    assert finished.stdout.endswith("use fewer --jobs set()\n")
+
+
+@linux_only
+def test_an_interrupt_ends_threads_and_workers(store_path: Path, tmp_path: Path) -> None:
+    def interrupt(progress: TrialProgress) -> None:
+        raise KeyboardInterrupt
+
+    before, n_threads = children_of(os.getpid()), threading.active_count()
+    settings = {**QUICK, "jobs": 2, "seeds": 3}
+    with pytest.raises(Interrupted, match=r"1 of 12 trials are finished\..*the same command"):
+        compare_heads(store_path, tmp_path / "out", **settings, on_trial=interrupt)
+    assert children_of(os.getpid()) <= before
+    assert threading.active_count() == n_threads
+    assert not leftovers(tmp_path / "out")
 
 
 def test_error_of_a_trial_keeps_its_kind(store_path: Path, tmp_path: Path) -> None:
+    reduced = HeadOptions(reduce="pca:999")
     with pytest.raises(OptionInvalid, match=r"pca:999 for embeddings of"):
-        compare_heads(store_path, tmp_path / "out", **QUICK, reduce="pca:999")
+        compare_heads(store_path, tmp_path / "out", **QUICK, head_options=reduced)
     # Nothing is left of the sequences that the workers shared.
     assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == ["trials"]
     assert not any((tmp_path / "out" / "trials").iterdir())
     assert (tmp_path / "out" / "settings.json").exists()
 
 
-def test_the_stores_own_split_is_used_unless_folds_are_asked_for(tmp_path: Path) -> None:
-    parts = {1: "test", 2: "val", 3: "train", 4: "train"}
-    clips = [replace(clip, split=parts[int(clip.group[-2:])]) for clip in make_clips(n_groups=4)]
-    store = write_store(tmp_path / "s.h5", clips)
-    quick: dict[str, Any] = {"heads": ["mean-linear"], "seeds": 1, "epochs": 2, "jobs": 1}
-    own = compare_heads(store, tmp_path / "own", **quick)
-    assert (own.n_splits, own.n_clips) == (1, 6)
-    folded = compare_heads(store, tmp_path / "folds", folds=2, **quick)
-    assert (folded.n_splits, folded.n_clips) == (2, 24)
+@pytest.mark.parametrize("content", [b'{"heads": ["ml', b"[]", b"\xff\x00"])
+def test_damaged_settings_are_said_to_be_so(
+    finished: Comparison, store_path: Path, tmp_path: Path, content: bytes
+) -> None:
+    copy = copy_of(finished, tmp_path)
+    (copy / "settings.json").write_bytes(content)
+    before = contents(copy)
+    with pytest.raises(OutputExists, match=r"settings\.json' is damaged: .*--overwrite"):
+        compare_heads(store_path, copy, **QUICK)
+    assert contents(copy) == before
+
+
+def test_overwriting_keeps_the_old_comparison_until_the_new_is_complete(
+    finished: Comparison, store_path: Path, tmp_path: Path
+) -> None:
+    copy = copy_of(finished, tmp_path)
+    (copy / "settings.json").write_bytes(b"{")  # whatever the old one is like
+    before = contents(copy)
+    seen: list[int] = []
+
+    def check(progress: TrialProgress) -> None:
+        assert contents(copy) == before
+        seen.append(progress.n_done)
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+
+    one: dict[str, Any] = {**QUICK, "heads": ["mean-linear"], "fit": FitOptions(epochs=1)}
+    one |= {"overwrite": True, "on_trial": check}
+    with pytest.raises(Interrupted, match=r"comparison in '.*copy' was not replaced\.$"):
+        compare_heads(store_path, copy, **one)
+    assert contents(copy) == before
+    assert names_in(tmp_path) == ["copy"]
+    replaced = compare_heads(store_path, copy, **one)
+    assert seen == [1, 1, 2]
+    assert (replaced.n_trials, replaced.n_reused) == (2, 0)
+    assert len(list((copy / "trials").iterdir())) == 2
+    assert names_in(tmp_path) == ["copy"]
+
+
+# Kills its own process before the step of a comparison that is asked for: its nth write into the
+# folder, or the nth rename there.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pipeline import FitOptions, compare_heads
+import sklearn.model_selection
+
+store, out, step, *more = sys.argv[1:]
+seen = []
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def watch(event, arguments):
+    if event == "subprocess.Popen" and "no workers" in more:
+        os._exit(0)
+    writes = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+    if writes or event in ("os.mkdir", "os.rename"):
+        if any(str(place).startswith(out) for place in arguments[:2]):
+            seen.append(event)
+            if step in (f"write {len(seen)}", f"{event} {seen.count(event)}"):
+                die()
+
+
+def compare():
+    sys.addaudithook(watch)
+    compare_heads(
+        store, out, heads=["mean-linear", "mlp"], seeds=1, folds=2, jobs=1,
+        fit=FitOptions(epochs=4, learning_rate=0.02),
+        overwrite="overwrite" in more,
+        on_trial=lambda progress: die() if step == f"trial {progress.n_done}" else None,
+    )
+"""
+KILLED_ONCE = f"{KILLED}\ncompare()\n"
+# At every write before the first worker starts, in children that have imported all.
+KILLED_EVERYWHERE = f"""{KILLED}
+status, n_kills = -1, 0
+while status != 0:
+    n_kills += 1
+    if not (child := os.fork()):
+        step = f"write {{n_kills}}"
+        compare()
+    status = os.waitpid(child, 0)[1]
+    print(status, *sorted(os.listdir(out)) if os.path.isdir(out) else [], flush=True)
+"""
+
+
+def run_script(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    words = [str(argument) for argument in arguments]
+    return subprocess.run(
+        [sys.executable, "-c", script, *words], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+@linux_only
+def test_no_kill_leaves_a_folder_that_is_refused(
+    finished: Comparison, store_path: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    killed = run_script(KILLED_EVERYWHERE, store_path, out, "", "no workers")
+    assert killed.returncode == 0, killed.stderr
+    *kills, (last, *_) = [line.split() for line in killed.stdout.splitlines()]
+    assert {status for status, *_ in kills} == {str(int(signal.SIGKILL))}
+    assert ["9"] in kills, "no kill fell between making the folder and writing into it"
+    assert last == "0"
+    # What was made a moment ago, and not locked yet, another process may be about to lock.
+    for leftover in leftovers(tmp_path):
+        os.utime(leftover, (0, 0))
+    shutil.copytree(Path(finished.path) / "trials", out / "trials", dirs_exist_ok=True)
+    assert compare_heads(store_path, out, **QUICK).n_reused == 4
+    assert not leftovers(tmp_path)
+
+
+@linux_only
+def test_a_killed_overwriting_leaves_the_old_comparison(
+    finished: Comparison, store_path: Path, tmp_path: Path
+) -> None:
+    copy = copy_of(finished, tmp_path)
+    before = contents(copy / "trials")
+    # While it trains, and after the old one was moved away before the new one is in its place.
+    for step, is_there in (("trial 1", True), ("os.rename 2", False)):
+        killed = run_script(KILLED_ONCE, store_path, copy, step, "overwrite")
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert copy.exists() == is_there
+        assert leftovers(tmp_path)
+        again = compare_heads(store_path, copy, **QUICK)
+        assert again.n_reused == 4
+        assert contents(copy / "trials") == before
+        assert names_in(tmp_path) == ["copy"]

@@ -10,12 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import RunCli, parse_json
+from conftest import RunCli, linux_only, parse_json
 
 from features.backbone.engines import choose_engine, nvidia_driver_sees_gpu
-from features.system.machine import free_bytes, memory_limit_bytes, usable_cores, why_not_writable
-from pipeline.commands.renderdoctor import doctor_to_text
-from pipeline.doctor.checks import (
+from features.system.machine import free_bytes, memory_limit_bytes, why_not_writable
+from features.system.versions import is_installed, package_version
+from pipeline.commands.doctor import doctor_to_text
+from pipeline.doctor.doctor import (
     Check,
     check_codecs,
     check_disk,
@@ -28,7 +29,6 @@ from pipeline.doctor.checks import (
     check_resources,
     check_tensorflow,
 )
-from pipeline.doctor.doctor import installed_packages
 from pipeline.doctor.probes import ProbeAnswer, run_probe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,8 +70,8 @@ LITERT = ProbeAnswer({"version": "2.3.0"})
         (check_disk({"cache": 10**7, "temporary": 10**12}), "broken", "XDG_CACHE_HOME"),
         (check_disk({"cache": 5 * 10**8}), "warning", "TMPDIR"),
         (check_disk({"cache": 10**11}), "ok", ""),
-        (check_resources(0.5, 10**9), "warning", "--workers 1"),
-        (check_resources(2.0, None), "ok", ""),
+        (check_resources(1, 10**9), "warning", "--workers 1"),
+        (check_resources(2, None), "ok", ""),
     ],
 )  # fmt: skip
 def test_each_fault_is_named_with_its_mend(check: Check, status: str, mend: str) -> None:
@@ -87,9 +87,9 @@ def test_two_opencv_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: opencv-{name}\nVersion: 1\n")
     monkeypatch.syspath_prepend(tmp_path)
-    packages = installed_packages(("opencv-alpha", "opencv-beta", "opencv-gamma"))
-    assert packages == {"opencv-alpha": "1", "opencv-beta": "1"}
-    check = check_opencv_packages(packages)
+    assert package_version("opencv-alpha") == "1"
+    assert (is_installed("opencv-beta"), is_installed("opencv-gamma")) == (True, False)
+    check = check_opencv_packages({"opencv-alpha": "1", "opencv-beta": "1"})
     assert check.status == "warning"
     assert "pip uninstall -y opencv-alpha opencv-beta" in check.hint
 
@@ -120,20 +120,30 @@ def test_an_opencv_that_breaks_crashes_or_hangs_is_survived(
     assert ("libgl1" in check.hint) == ("libGL" in fault)
 
 
-def test_cores_and_memory_of_a_container(tmp_path: Path) -> None:
+def test_memory_of_a_container(tmp_path: Path) -> None:
     cgroup, meminfo = tmp_path / "cgroup", tmp_path / "meminfo"
     meminfo.write_text("MemTotal:       1000 kB\nMemFree: 1 kB\n")
     assert memory_limit_bytes(cgroup, meminfo) == 1_024_000
     assert memory_limit_bytes(cgroup, tmp_path / "none") is None
     cgroup.mkdir()
     (cgroup / "memory.max").write_text("max\n")
-    (cgroup / "cpu.max").write_text("max 100000\n")
     assert memory_limit_bytes(cgroup, meminfo) == 1_024_000
-    assert usable_cores(cgroup) == usable_cores(tmp_path / "none") >= 1
     (cgroup / "memory.max").write_text("500000\n")
-    (cgroup / "cpu.max").write_text("50000 100000\n")
     assert memory_limit_bytes(cgroup, meminfo) == 500_000
-    assert usable_cores(cgroup) == 0.5
+
+
+@linux_only
+def test_cores_that_a_process_may_not_use_do_not_count() -> None:
+    code = (
+        "import os; from features.system.machine import usable_cores\n"
+        "print(1 <= usable_cores() <= os.cpu_count())\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "print(usable_cores())"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert finished.stdout.split() == ["True", "1"], finished.stderr
 
 
 def test_folders(tmp_path: Path) -> None:

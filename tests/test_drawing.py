@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,18 +23,23 @@ from features.errors import OptionInvalid, OutputExists, OutputUnwritable
 from features.records import FrameSampling
 from features.video.decode import read_frames
 from features.video.frames import FrameBatch
-from pipeline.commands.options import ACTION_NAMES
 from pipeline.demo.drawing.actions import ACTIONS, GRASP, mirror_pose, pose_at
-from pipeline.demo.drawing.camera import View, project
-from pipeline.demo.drawing.clips import SampleSpec, draw_frames, list_clips, write_clip
-from pipeline.demo.drawing.rendering import render_frame
-from pipeline.demo.drawing.sample import SampleProgress, make_sample
+from pipeline.demo.drawing.sample import (
+    SampleProgress,
+    SampleSpec,
+    draw_frames,
+    list_clips,
+    make_sample,
+)
 from pipeline.demo.drawing.scenery import soften
-from pipeline.demo.drawing.scenes import draw_actor, draw_scene
-from pipeline.demo.drawing.skeleton import JOINTS, draw_body, place_joints
+from pipeline.demo.drawing.scenes import draw_actor, draw_scene, render_frame
+from pipeline.demo.drawing.skeleton import JOINTS, View, draw_body, place_joints, project
 
+ROOT = Path(__file__).resolve().parent.parent
 AT = {name: index for index, name in enumerate(JOINTS)}
 SMALL = SampleSpec(n_actors=1, n_takes=1, actions=("bow", "sit-down"), size_px=48, seed=3)
+# Enough clips for two processes.
+SHARED = SampleSpec(n_actors=8, n_takes=1, actions=("bow", "wave"), size_px=32)
 
 
 @given(st.sampled_from(sorted(ACTIONS)), st.floats(0, 1), st.integers(0, 50))
@@ -111,7 +118,7 @@ def test_the_same_seed_draws_the_same_frames_and_another_does_not() -> None:
     first, again = draw_frames(clip, SMALL), draw_frames(clip, SMALL)
     np.testing.assert_array_equal(np.stack(first), np.stack(again))
     assert first[0].shape == (48, 64, 3)
-    other = SampleSpec(1, 1, SMALL.actions, 48, seed=4)
+    other = replace(SMALL, seed=4)
     assert not np.array_equal(first[0], draw_frames(clip, other)[0])
 
 
@@ -136,43 +143,100 @@ def test_joints_are_where_the_figure_is_drawn() -> None:
     assert np.hypot(*(hands.mean(axis=0) - [columns.mean(), rows.mean()])) < 15
 
 
+def list_files(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
 def test_a_sample_is_what_extraction_expects(tmp_path: Path) -> None:
     seen: list[SampleProgress] = []
-    options: dict[str, Any] = {"actions": ("bow", "sit-down"), "size_px": 48, "seed": 3}
-    summary = make_sample(tmp_path, n_actors=2, n_takes=1, on_progress=seen.append, **options)
+    spec = replace(SMALL, n_actors=2)
+    summary = make_sample(tmp_path, spec, on_progress=seen.append)
     assert (summary.n_clips, summary.n_drawn) == (4, 4)
     assert [each.n_done for each in seen] == [0, 1, 2, 3, 4]
     by_csv = discover_clips(tmp_path, labels=summary.csv_path).clips
     by_folder = discover_clips(tmp_path).clips
     assert by_csv == by_folder
     assert {(clip.label, clip.group) for clip in by_csv} == {
-        (label, group) for label in options["actions"] for group in ("person01", "person02")
+        (label, group) for label in spec.actions for group in ("person01", "person02")
     }
     items = list(read_frames(by_csv[0].path, FrameSampling("stride", 1), size_px=48))
     n_decoded = sum(len(item.frames) for item in items if isinstance(item, FrameBatch))
-    drawn = draw_frames(list_clips(summary.spec)[0], summary.spec)
-    assert n_decoded == len(drawn)
+    assert n_decoded == len(draw_frames(list_clips(spec)[0], spec))
 
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.avi")}
-    again = make_sample(tmp_path, n_actors=2, n_takes=1, **options)
+    again = make_sample(tmp_path, spec)
     assert again.n_drawn == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_what_is_missing_is_drawn_by_several_processes_as_by_one(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"n_takes": 1, "actions": ("bow", "wave"), "size_px": 32}
-    one = make_sample(tmp_path / "one", n_actors=8, n_workers=1, **options)
-    two = make_sample(tmp_path / "two", n_actors=8, n_workers=2, **options)
-    for clip in list_clips(one.spec):
-        content = (one.folder / clip.clip_id).read_bytes()
-        assert (two.folder / clip.clip_id).read_bytes() == content
-    with one.csv_path.open() as first, two.csv_path.open() as second:
-        assert list(csv.reader(first)) == list(csv.reader(second))
+@pytest.fixture(scope="module")
+def drawn_by_one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Every file of the sample `SHARED`."""
+    return list_files(make_sample(tmp_path_factory.mktemp("s"), SHARED, n_workers=1).folder)
+
+
+def test_what_is_missing_is_drawn_by_several_processes_as_by_one_however_much_they_say(
+    tmp_path: Path, drawn_by_one: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Every process writes some hundred kilobytes to standard error, more than a pipe holds.
+    monkeypatch.setenv("PYTHONVERBOSE", "1")
+    seen: list[SampleProgress] = []
+    make_sample(tmp_path, SHARED, n_workers=2, on_progress=seen.append)
+    assert [each.n_done for each in seen] == list(range(17))
+    assert list_files(tmp_path) == drawn_by_one
+
+
+def test_after_a_kill_no_process_draws_on_and_a_rerun_clears_what_is_left(
+    tmp_path: Path, drawn_by_one: dict[str, bytes]
+) -> None:
+    code = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from pipeline.demo.drawing.sample import SampleSpec, make_sample\n"
+        "def tell(progress):\n"
+        "    print(progress.n_done, flush=True)\n"
+        "    if progress.n_done: time.sleep(60)\n"
+        f"make_sample(Path(sys.argv[1]), {SHARED!r}, n_workers=2, on_progress=tell)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT
+    ) as killed:
+        assert killed.stdout is not None
+        assert [killed.stdout.readline() for _ in range(2)] == [b"0\n", b"1\n"]
+        killed.kill()
+    # As a process that was killed while it wrote the settings would leave it.
+    (tmp_path / ".sample.json.1.partial.json").write_text("{")
+    assert any(name.startswith(".clips.") for name in list_files(tmp_path))
+
+    summary = make_sample(tmp_path, SHARED, n_workers=1)
+    assert list_files(tmp_path) == drawn_by_one
+    assert 0 < summary.n_drawn < 16
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_a_clip_that_cannot_be_written_says_so_and_drawing_ends(
+    tmp_path: Path, n_workers: int
+) -> None:
+    make_sample(tmp_path, replace(SHARED, n_actors=1, actions=("bow",)))
+    (tmp_path / "sample.json").unlink()
+    shutil.rmtree(tmp_path / "bow")
+    (tmp_path / "clips.csv").unlink()
+
+    def block(progress: SampleProgress) -> None:
+        if progress.n_done == 0:
+            (tmp_path / "bow").write_text("no folder")
+
+    with pytest.raises(OutputUnwritable, match=r"Writing '.*bow/person0\d_bow_01\.avi' failed"):
+        make_sample(tmp_path, SHARED, n_workers=n_workers, on_progress=block)
+    assert sorted({path.name for path in tmp_path.iterdir()} - {"wave"}) == ["bow", "sample.json"]
+    with pytest.raises(OutputUnwritable, match="Writing '.*bow/s' failed"):
+        make_sample(tmp_path / "bow" / "s")
 
 
 @pytest.mark.parametrize("number", [7, 70, 700])
 def test_groups_are_read_off_the_names(number: int) -> None:
-    clip = list_clips(SampleSpec(number, 1, ("walk",), 96, 0))[-1]
+    clip = list_clips(SampleSpec(number, 1, ("walk",)))[-1]
     assert infer_group(clip.clip_id, clip.label) == clip.group == f"person{number:02d}"
 
 
@@ -187,11 +251,14 @@ def test_groups_are_read_off_the_names(number: int) -> None:
         ({"seed": -1}, "seed=-1"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(
-    tmp_path: Path, change: dict[str, object], text: str
-) -> None:
+def test_settings_that_make_no_sense_are_refused(change: dict[str, Any], text: str) -> None:
     with pytest.raises(OptionInvalid, match=text):
-        make_sample(tmp_path / "s", **change)  # type: ignore[arg-type]
+        SampleSpec(**change)
+
+
+def test_no_process_is_too_few(tmp_path: Path) -> None:
+    with pytest.raises(OptionInvalid, match="At least one process.*n_workers=0"):
+        make_sample(tmp_path / "s", n_workers=0)
     assert not (tmp_path / "s").exists()
 
 
@@ -203,18 +270,12 @@ def test_a_folder_with_other_content_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_sample_with_other_settings_is_left_alone(tmp_path: Path) -> None:
-    make_sample(tmp_path, n_actors=1, n_takes=1, actions=("bow",), size_px=32)
+    spec = SampleSpec(1, 1, ("bow",), size_px=32)
+    make_sample(tmp_path, spec)
+    before = list_files(tmp_path)
     with pytest.raises(OutputExists, match="holds one with other settings"):
-        make_sample(tmp_path, n_actors=2, n_takes=1, actions=("bow",), size_px=32)
-
-
-def test_a_clip_that_cannot_be_written_says_so(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("no folder")
-    frames = [np.zeros((32, 32, 3), np.uint8)]
-    with pytest.raises(OutputUnwritable, match=r"Writing '.*file/a\.avi' failed"):
-        write_clip(tmp_path / "file" / "a.avi", frames)
-    with pytest.raises(OutputUnwritable, match="Making '.*file/s' failed"):
-        make_sample(tmp_path / "file" / "s")
+        make_sample(tmp_path, replace(spec, n_actors=2))
+    assert list_files(tmp_path) == before
 
 
 def test_the_command_prints_what_it_made(tmp_path: Path) -> None:
@@ -226,7 +287,5 @@ def test_the_command_prints_what_it_made(tmp_path: Path) -> None:
     again = make_cli_runner().invoke(cli, [*command, "--actions", "bow, wave"])
     assert "0 clips drawn" in again.stdout
     assert "2 were there already" in again.stdout
-
-
-def test_the_options_name_every_action() -> None:
-    assert ", ".join(ACTIONS) == ACTION_NAMES
+    shown = make_cli_runner().invoke(cli, ["make-sample", "--help"])
+    assert ", ".join(ACTIONS) in " ".join(shown.stdout.split()).replace("- ", "-")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from conftest import RunCli, parse_json
 from test_duplicates import store, two_classes, write_vectors
 
 from features.store.store import Store
-from pipeline.compare.compare import compare_heads
 from pipeline.runs.run import read_run
-from pipeline.training.train import train_head
 
 __all__ = ["store"]  # the fixture
 
@@ -31,22 +30,11 @@ def test_runs_report_near_duplicates(run_cli: RunCli, store: Store, tmp_path: Pa
     assert not report["leaks"]
     text = run_cli(*arguments).stdout
     assert "2 of 3 test clips have a near-duplicate" in text
-    library = train_head(
-        store.path, tmp_path / "library", split=path, head="mean-linear", epochs=3, units=4
-    )
-    assert read_run(tmp_path / "run").summary.near_duplicates == library.near_duplicates
+    found = read_run(tmp_path / "run").summary
+    assert [asdict(item) for item in found.near_duplicates] == report["near_duplicates"]
+    assert found.n_near_duplicates == 2
     saved = json.loads((tmp_path / "run" / "run.json").read_text())
     assert saved["summary"]["near_duplicates"] == report["near_duplicates"]
-
-
-def test_a_run_of_before_near_duplicates_is_read(store: Store, tmp_path: Path) -> None:
-    train_head(store.path, tmp_path / "run", head="mean-linear", epochs=2)
-    path = tmp_path / "run" / "run.json"
-    content = json.loads(path.read_text())
-    for name in ("near_duplicates", "n_near_duplicates"):
-        del content["summary"][name]
-    path.write_text(json.dumps(content))
-    assert read_run(tmp_path / "run").summary.n_near_duplicates == 0
 
 
 def test_comparisons_report_them_and_leave_their_folds(
@@ -68,17 +56,10 @@ def test_comparisons_report_them_and_leave_their_folds(
     assert report["n_near_duplicates"] == 2 * len(straddling)
     assert f"{2 * len(straddling)} of 14 test clips have a near-duplicate" in text
     assert "--join-near-duplicates" in text
-    joined = compare_heads(
-        store.path,
-        tmp_path / "joined",
-        heads=["mean-linear"],
-        seeds=1,
-        folds=3,
-        jobs=1,
-        epochs=2,
-        join_near_duplicates=True,
-    )
-    assert (joined.n_near_duplicates, joined.n_groups) == (0, report["n_groups"] - 2)
+    apart = ("compare-heads", store.path, "--out", tmp_path / "joined", *options, *QUICK[:4])
+    joined = parse_json(run_cli(*apart, "--join-near-duplicates", "--json"))
+    assert joined["n_near_duplicates"] == 0
+    assert joined["n_groups"] == report["n_groups"] - 2
 
     for number, split in enumerate(splits, start=1):
         path = out / "splits" / f"fold-{number}.json"

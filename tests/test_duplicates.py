@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stage2_helpers import make_clip, make_header
 
+from features import BackboneOptions, Store, extract_features, open_store
 from features.errors import SplitLeaks
-from features.extract import extract_features
 from features.records import ClipEmbedding, EmbeddedClip
 from features.store.commit import commit_clips, merge_parts
-from features.store.store import Store, open_store
+from pipeline import Split, SplitOptions
 from pipeline.splits.choose import choose_split
 from pipeline.splits.duplicates import DUPLICATE_ABOVE, find_near_duplicates
 from pipeline.splits.groups import assign_groups, join_groups
@@ -28,8 +28,6 @@ from pipeline.splits.leaks import (
     find_leaks,
     find_straddling_duplicates,
 )
-from pipeline.splits.split import Split
-from pipeline.splits.splitrequest import SplitRequest
 
 DIM = 24
 Vectors = npt.NDArray[np.float32]
@@ -183,8 +181,7 @@ def test_groups_that_near_duplicates_connect_are_one() -> None:
 
 def test_joined_near_duplicates_stand_on_one_side(store: Store) -> None:
     for seed in range(6):
-        request = SplitRequest(join_near_duplicates=True, seed=seed)
-        split, groups = choose_split(store, request)
+        split, groups = choose_split(store, SplitOptions(join_near_duplicates=True), seed=seed)
         assert groups["hop/2.avi"] == groups["hop/copy.avi"]
         assert find_straddling_duplicates(store, [split]) == ((), 0)
         assert find_leaks(split, groups) == ()
@@ -195,9 +192,9 @@ def test_joined_near_duplicates_stand_on_one_side(store: Store) -> None:
         ("hop/copy.avi", "sit/1.avi"),
         "by hand",
     )
-    assert not choose_split(store, SplitRequest(split=leaky))[0].leaks
+    assert not choose_split(store, SplitOptions(split=leaky))[0].leaks
     with pytest.raises(SplitLeaks, match="Group 'of hop/2.avi' is in train and test"):
-        choose_split(store, SplitRequest(split=leaky, join_near_duplicates=True))
+        choose_split(store, SplitOptions(split=leaky, join_near_duplicates=True))
 
 
 @pytest.mark.usefixtures("material")
@@ -208,7 +205,7 @@ def test_real_near_duplicates_of_different_groups_are_found(tmp_path: Path) -> N
     for name in names:
         (tmp_path / "v" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "v" / name).symlink_to(UCF_MINI / name)
-    extract_features(tmp_path / "v", tmp_path / "s.h5", alpha=0.35)
+    extract_features(tmp_path / "v", tmp_path / "s.h5", backbone=BackboneOptions(alpha=0.35))
     store = open_store(tmp_path / "s.h5")
     pairs = find_near_duplicates(store, {clip.clip_id: clip.group for clip in store.clips})
     assert {pair[:2] for pair in pairs} == {(names[0], names[4]), (names[1], names[5])}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from stage2_helpers import DIM, make_clip, make_clips, make_header, write_store
 
+from features import Store, done_clips, open_store, read_clip
 from features.errors import (
     ExtraMissing,
     NoClips,
@@ -20,23 +22,16 @@ from features.errors import (
     StoreMismatch,
     StoreNotFound,
 )
-from features.store.store import Store, done_clips, open_store, read_clip
-from pipeline.export import export
-from pipeline.export.export import export_embeddings
-from pipeline.runs.run import read_run
-from pipeline.training.train import train_head
+from pipeline import FitOptions, HeadOptions, export_embeddings, read_run, train_head
 
 
 @pytest.fixture(scope="module")
 def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clips = [*make_clips(), make_clip("walk/a\tb\udcff.avi", "walk", "g,\n1")]
     failed = [make_clip("dive/broken.avi", "dive")]
-    return write_store(tmp_path_factory.mktemp("store") / "s.h5", clips, failed=failed)
-
-
-@pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "_BLOCK_FRAMES", 10)
+    # More frames than are read at once.
+    path = tmp_path_factory.mktemp("store") / "s.h5"
+    return write_store(path, clips, failed=failed, n_frames=(200, 300))
 
 
 def expected_frames(store: Store) -> tuple[list[str], Any, Any, Any]:
@@ -50,7 +45,6 @@ def expected_frames(store: Store) -> tuple[list[str], Any, Any, Any]:
     )
 
 
-@pytest.mark.usefixtures("small_blocks")
 def test_npz_of_frames(store_path: Path, tmp_path: Path) -> None:
     summary = export_embeddings(store_path, tmp_path / "e.npz")
     ids, vectors, indices, times = expected_frames(open_store(store_path))
@@ -66,7 +60,6 @@ def test_npz_of_frames(store_path: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["e.npz"]
 
 
-@pytest.mark.usefixtures("small_blocks")
 def test_csv_of_frames(store_path: Path, tmp_path: Path) -> None:
     export_embeddings(store_path, tmp_path / "e.csv")
     ids, vectors, indices, times = expected_frames(open_store(store_path))
@@ -80,7 +73,6 @@ def test_csv_of_frames(store_path: Path, tmp_path: Path) -> None:
     assert [float(row["timestamp_seconds"]) for row in rows] == pytest.approx(times)
 
 
-@pytest.mark.usefixtures("small_blocks")
 def test_parquet_of_frames(store_path: Path, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     export_embeddings(store_path, tmp_path / "e.parquet")
@@ -94,7 +86,6 @@ def test_parquet_of_frames(store_path: Path, tmp_path: Path) -> None:
     assert table.schema.metadata[b"framehead.fingerprint"].decode() == make_header().fingerprint
 
 
-@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("name", ["e.npz", "e.csv"])
 def test_clips_are_means_of_their_frames(store_path: Path, tmp_path: Path, name: str) -> None:
     summary = export_embeddings(store_path, tmp_path / name, level="clip")
@@ -110,6 +101,26 @@ def test_clips_are_means_of_their_frames(store_path: Path, tmp_path: Path, name:
             rows = list(csv.DictReader(file))
         kept = np.array([[float(row[f"v{i}"]) for i in range(DIM)] for row in rows])
     np.testing.assert_allclose(kept, means, rtol=1e-6)
+
+
+@pytest.mark.parametrize("with_head", [False, True])
+def test_clips_that_are_no_longer_current_are_not_exported(tmp_path: Path, with_head: bool) -> None:
+    clips = make_clips()
+    # As extract-features marks clips that have left the folder or the CSV.
+    gone = {clips[3].clip_id, clips[8].clip_id}
+    marked = [replace(clip, is_current=clip.clip_id not in gone) for clip in clips]
+    store = write_store(tmp_path / "s.h5", marked)
+    run = None
+    if with_head:
+        run = tmp_path / "run"
+        train_head(store, run, head="mean-linear", fit=FitOptions(epochs=1))
+    levels: tuple[Literal["frame", "clip"], ...] = ("clip",) if with_head else ("frame", "clip")
+    for level in levels:
+        summary = export_embeddings(store, tmp_path / f"{level}.npz", level=level, run=run)
+        assert (summary.n_clips, summary.n_failed) == (len(clips) - 2, 0)
+        with np.load(tmp_path / f"{level}.npz") as arrays:
+            assert set(arrays["clip_id"]) == {clip.clip_id for clip in clips} - gone
+            assert len(arrays["vectors"]) == summary.n_rows
 
 
 def test_projector_has_one_line_per_row(store_path: Path, tmp_path: Path) -> None:
@@ -129,7 +140,8 @@ def test_projector_has_one_line_per_row(store_path: Path, tmp_path: Path) -> Non
 
 def test_head_gives_one_vector_per_clip(store_path: Path, tmp_path: Path) -> None:
     run_path = tmp_path / "run"
-    train_head(store_path, run_path, head="mlp", units=7, epochs=1)
+    units, fit = HeadOptions(units=7), FitOptions(epochs=1)
+    train_head(store_path, run_path, head="mlp", head_options=units, fit=fit)
     summary = export_embeddings(store_path, tmp_path / "e.npz", run=run_path)
     assert (summary.level, summary.dim, summary.n_rows) == ("clip", 7, 37)
     with np.load(tmp_path / "e.npz") as arrays:
@@ -193,7 +205,7 @@ def test_options_and_places_are_checked(store_path: Path, tmp_path: Path) -> Non
     with pytest.raises(OptionInvalid, match=r"npz, csv, parquet, projector.*'\.txt'"):
         export_embeddings(store_path, tmp_path / "e.txt")
     with pytest.raises(OptionInvalid, match="'xml'"):
-        export_embeddings(store_path, tmp_path / "e", format="xml")  # type: ignore[arg-type]
+        export_embeddings(store_path, tmp_path / "e", format="xml")
     with pytest.raises(OptionInvalid, match="frame or clip"):
         export_embeddings(store_path, tmp_path / "e.npz", level="video")  # type: ignore[arg-type]
     with pytest.raises(StoreNotFound):

@@ -9,15 +9,27 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TINY_BACKBONE, noisy_frames, write_video
+from conftest import children_of, linux_only, noisy_frames, tiny_backbone, write_video
 
-from features.backbone.engines import KerasEngine, choose_engine, litert_model_path
+from features import (
+    BackboneOptions,
+    EmbedOptions,
+    ExtractSummary,
+    FrameSampling,
+    Progress,
+    choose_sampling,
+    done_clips,
+    extract_features,
+    open_store,
+    read_clip,
+    read_embeddings,
+)
+from features.backbone.engines import EngineChoice, KerasEngine, choose_engine, litert_model_path
 from features.backbone.litert import LiteRTEngine
 from features.backbone.weights import find_backbone
 from features.errors import (
@@ -30,20 +42,16 @@ from features.errors import (
     WeightsNotFound,
     WeightsUnreadable,
 )
-from features.extract import ExtractSummary, Progress, extract_features
-from features.records import Clip, FrameSampling
-from features.store.store import done_clips, open_store, read_clip, read_embeddings
-from features.video.sampling import choose_sampling
+from features.records import Clip
 from features.workers.pool import decode_clips
 from features.workers.process import ClipEnd, WorkerSettings
 
 
 def extract(videos: Path, out: Path, weights: Path, **options: Any) -> ExtractSummary:
     settings: dict[str, Any] = {
-        "weights": weights,
+        "backbone": tiny_backbone(weights),
         "sampling": choose_sampling(n_frames=6),
-        "n_workers": 2,
-        **TINY_BACKBONE,
+        "embedding": EmbedOptions(n_workers=2),
         **options,
     }
     return extract_features(videos, out, **settings)
@@ -54,6 +62,8 @@ def counts(summary: ExtractSummary) -> tuple[int, int, int]:
 
 
 SAME = 0.99999
+ENGINES: tuple[EngineChoice, ...] = ("litert", "keras")
+ONE_WORKER = EmbedOptions(n_workers=1)
 
 
 def least_cosine(one: Any, other: Any) -> float:
@@ -176,7 +186,7 @@ def test_a_folder_that_vanishes_in_mid_run_costs_nothing_for_good(
             videos.rename(away)
 
     store = tmp_path / "s.h5"
-    summary = extract(videos, store, tiny_weights, n_workers=1, on_progress=vanish)
+    summary = extract(videos, store, tiny_weights, embedding=ONE_WORKER, on_progress=vanish)
     assert summary.count("done") + summary.count("failed") == 13
     reasons = {item.reason for item in summary.failures}
     assert "the file does not exist" in reasons
@@ -215,7 +225,7 @@ def test_a_system_out_of_files_is_an_error_and_not_an_empty_store(
         "sys.path[:0] = ['tests', '.']\n"
         "from test_extract import *\n"
         "from features.workers.pool import decode_clips\n"
-        "settings = WorkerSettings(FrameSampling('stride', 1), 32, None, 'float32', 30.0)\n"
+        "settings = WorkerSettings(FrameSampling('stride', 1), 32, None, 'float32', 30.0, 2**31)\n"
         "clips = [Clip(str(n), Path('none')) for n in range(9)]\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12))\n"
         "try:\n"
@@ -275,7 +285,7 @@ def test_engines_agree_with_keras_applications(
     scaled = keras.applications.mobilenet_v2.preprocess_input(batch.frames.astype(np.float32))
     reference = network.predict(scaled, verbose=0)
 
-    backbone = find_backbone(tiny_weights, **TINY_BACKBONE)
+    backbone = find_backbone(tiny_backbone(tiny_weights))
     litert = LiteRTEngine(litert_model_path(backbone))
     vectors = np.concatenate([litert.embed(batch.frames[start : start + 4]) for start in (0, 4)])
     assert least_cosine(vectors, reference) > SAME
@@ -283,12 +293,11 @@ def test_engines_agree_with_keras_applications(
     swapped = litert.embed(np.ascontiguousarray(batch.frames[:4, :, :, ::-1]))
     assert least_cosine(swapped, reference[:4]) < 0.99, "BGR would give other vectors"
 
-    for engine in ("litert", "keras"):
-        extract(videos, tmp_path / f"{engine}.h5", tiny_weights, engine=engine, dtype="float32")
-    stored = [
-        read_embeddings(open_store(tmp_path / f"{engine}.h5")).vectors
-        for engine in ("litert", "keras")
-    ]
+    for engine in ENGINES:
+        embedding = EmbedOptions(engine=engine)
+        out = tmp_path / f"{engine}.h5"
+        extract(videos, out, tiny_weights, embedding=embedding, dtype="float32")
+    stored = [read_embeddings(open_store(tmp_path / f"{engine}.h5")).vectors for engine in ENGINES]
     assert least_cosine(stored[0], stored[1]) > SAME
     assert least_cosine(stored[0][:6], reference) > SAME
 
@@ -299,55 +308,55 @@ def test_a_clip_of_many_batches_and_streams(tmp_path: Path, tiny_weights: Path) 
     for number, (name, n_frames) in enumerate(lengths.items()):
         write_video(tmp_path / "v" / name, noisy_frames(n_frames, seed=number))
     every = choose_sampling(all_frames=True)
-    for engine in ("litert", "keras"):
+    for engine in ENGINES:
         extract(
             tmp_path / "v",
             tmp_path / f"{engine}.h5",
             tiny_weights,
-            engine=engine,
+            embedding=EmbedOptions(engine=engine),
             sampling=every,
             dtype="float32",
         )
-    one, other = (open_store(tmp_path / f"{engine}.h5") for engine in ("litert", "keras"))
+    one, other = (open_store(tmp_path / f"{engine}.h5") for engine in ENGINES)
     assert {clip.clip_id: clip.n_frames for clip in one.clips} == lengths
     for clip_id in lengths:
         vectors = read_clip(one, clip_id).vectors, read_clip(other, clip_id).vectors
         assert least_cosine(*vectors) > SAME
 
 
-def test_options_out_of_range(videos: Path, tmp_path: Path, tiny_weights: Path) -> None:
-    out = tmp_path / "s.h5"
+def test_options_out_of_range(tiny_weights: Path) -> None:
     with pytest.raises(OptionInvalid, match="--workers must be at least 1. Received: workers=0"):
-        extract(videos, out, tiny_weights, n_workers=0)
+        EmbedOptions(n_workers=0)
     with pytest.raises(OptionInvalid, match="--clip-timeout must be above 0"):
-        extract(videos, out, tiny_weights, stall_seconds=0)
+        EmbedOptions(stall_seconds=0)
     with pytest.raises(OptionInvalid, match="--clip-memory must be at least"):
-        extract(videos, out, tiny_weights, memory_bytes=0)
+        EmbedOptions(memory_gib=0)
     with pytest.raises(OptionInvalid, match="ImageNet weights exist for alpha 0.35"):
-        find_backbone(alpha=0.4)
+        find_backbone(BackboneOptions(alpha=0.4))
     with pytest.raises(OptionInvalid, match="exist for image sizes 96, 128"):
-        find_backbone(size_px=100)
+        find_backbone(BackboneOptions(size_px=100))
     with pytest.raises(OptionInvalid, match="multiple of 32"):
-        find_backbone(tiny_weights, size_px=100)
+        find_backbone(BackboneOptions(tiny_weights, size_px=100))
 
 
 def test_weights_that_are_not_there_or_not_whole(
     videos: Path, tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(WeightsNotFound, match="is not a file. Hint: check the path"):
-        find_backbone(tmp_path / "none.h5")
+        find_backbone(BackboneOptions(tmp_path / "none.h5"))
     cut = tmp_path / "cut.weights.h5"
     cut.write_bytes(tiny_weights.read_bytes()[:100_000])
     with pytest.raises(WeightsUnreadable, match=r"cut.weights.h5' \(100000 bytes\) failed"):
         extract(videos, tmp_path / "s.h5", cut)
+    wide = BackboneOptions(tiny_weights, alpha=0.5, size_px=32)
     with pytest.raises(WeightsUnreadable, match="alpha=0.5.*Hint: give the --alpha"):
-        extract(videos, tmp_path / "s.h5", tiny_weights, alpha=0.5, overwrite=True)
+        extract(videos, tmp_path / "s.h5", tiny_weights, backbone=wide, overwrite=True)
     # No proxy listens on port 9: the download fails at once, as without a network.
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     started = time.monotonic()
     with pytest.raises(WeightsNotFound) as caught:
-        find_backbone(alpha=0.35)
+        find_backbone(BackboneOptions(alpha=0.35))
     assert time.monotonic() - started < 20
     name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
     for part in (
@@ -360,24 +369,12 @@ def test_weights_that_are_not_there_or_not_whole(
 
 
 def test_litert_asked_for_but_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("features.backbone.engines.is_installed", lambda name: False)
     with pytest.raises(EngineUnavailable, match="not installed. Hint: pip install ai-edge-litert"):
         choose_engine("litert")
     plan = choose_engine("auto")
     assert plan.name == "keras"
     assert "several times longer" in plan.reason
-
-
-def children_of(process_id: int) -> list[int]:
-    children: list[int] = []
-    for task in Path(f"/proc/{process_id}/task").iterdir():
-        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
-            children += map(int, (task / "children").read_text().split())
-    return children
-
-
-linux_only = pytest.mark.skipif(sys.platform != "linux", reason="finds workers in /proc")
 
 
 def long_clips(folder: Path, n_clips: int = 4) -> list[Clip]:
@@ -403,8 +400,8 @@ def test_a_worker_that_dies_or_hangs_costs_its_clip_only(
     import re
 
     clips = long_clips(tmp_path)
-    settings = WorkerSettings(FrameSampling("stride", 1), 32, None, "float32", 5.0)
-    before = set(children_of(os.getpid()))
+    settings = WorkerSettings(FrameSampling("stride", 1), 32, None, "float32", 5.0, 2**31)
+    before = children_of(os.getpid())
     harmed = False
     failures = {}
     rows: dict[str, int] = {}
@@ -412,7 +409,7 @@ def test_a_worker_that_dies_or_hangs_costs_its_clip_only(
         if hasattr(event, "rows"):
             rows[event.clip.clip_id] = rows.get(event.clip.clip_id, 0) + len(event.rows)
             if not harmed:
-                (worker,) = set(children_of(os.getpid())) - before
+                (worker,) = children_of(os.getpid()) - before
                 os.kill(worker, harm)
                 harmed = True
         else:
@@ -443,13 +440,13 @@ def test_a_clip_that_eats_memory_costs_itself_only(tmp_path: Path) -> None:
 
 @linux_only
 def test_giving_up_in_the_middle_leaves_no_process(tmp_path: Path) -> None:
-    before = set(children_of(os.getpid()))
+    before = children_of(os.getpid())
     threads = threading.active_count()
-    settings = WorkerSettings(FrameSampling("stride", 1), 32, None, "float32", 30.0)
+    settings = WorkerSettings(FrameSampling("stride", 1), 32, None, "float32", 30.0, 2**31)
     events = decode_clips(long_clips(tmp_path), settings, n_workers=2)
     next(events)
     events.close()
-    assert set(children_of(os.getpid())) <= before
+    assert children_of(os.getpid()) <= before
     deadline = time.monotonic() + 5  # a timer that was called off takes a moment to end
     while threading.active_count() > threads and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -482,9 +479,9 @@ def test_a_script_without_a_main_guard_works(
     """Workers must not import the caller's program once more."""
     script = tmp_path / "script.py"
     script.write_text(
-        "from features.extract import extract_features\n"
-        f"s = extract_features({str(videos)!r}, 's.h5', weights={str(tiny_weights)!r}, "
-        "alpha=0.35, size_px=32)\n"
+        "from features import BackboneOptions, extract_features\n"
+        f"backbone = BackboneOptions({str(tiny_weights)!r}, alpha=0.35, size_px=32)\n"
+        f"s = extract_features({str(videos)!r}, 's.h5', backbone=backbone)\n"
         "print('once', s.count('done'))\n"
     )
     root = str(Path(__file__).parent.parent)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.data.sequences import Sequences, sequence_from_vectors
-from pipeline.heads.headoptions import HeadOptions
+from pipeline.heads.registry import HeadOptions
 from pipeline.scores.frameorder import reorder_frames, score_orders
 from pipeline.training.fit import fit_head
 from pipeline.training.options import FitOptions

@@ -14,11 +14,15 @@ from stage2_helpers import DIM
 from features.errors import HeadUnknown, OptionInvalid, TrainingFailed
 from features.system.keras import import_keras
 from pipeline.data.sequences import Sequences, model_inputs, sequence_from_vectors
-from pipeline.heads.headoptions import HeadOptions
-from pipeline.heads.model import build_head, fit_front, join_halves, prepare
-from pipeline.heads.registry import HEADS, parse_head
+from pipeline.heads.model import (
+    build_head,
+    fit_front,
+    join_halves,
+    predict_probabilities,
+    prepare,
+)
+from pipeline.heads.registry import HEADS, HeadOptions, parse_head
 from pipeline.runs.run import save_model
-from pipeline.training.epochs import predict_probabilities
 from pipeline.training.fit import Workbench, fit_head
 from pipeline.training.options import EpochReport, FitOptions
 from pipeline.training.threads import limit_threads
@@ -97,6 +101,31 @@ def test_centred_adds_what_a_place_that_stays_cannot_change() -> None:
     np.testing.assert_allclose(
         seen[0, : len(frames), DIM:], frames - frames.mean(axis=0), atol=1e-5
     )
+
+
+def test_lstm_backwards_is_one_forwards_on_reversed_clips() -> None:
+    from pipeline.heads.layers import FrameLSTM
+
+    rng = np.random.default_rng(0)
+    shape = [(None, None, DIM), (None, None)]
+    layers = [
+        FrameLSTM(6, backwards=way, return_sequences=every)
+        for way, every in ((False, True), (True, True), (True, False))
+    ]
+    layers[0].build(shape)
+    weights = [rng.normal(size=w.shape).astype("float32") for w in layers[0].get_weights()]
+    for layer in layers:
+        layer.build(shape)
+        layer.set_weights(weights)
+    lengths = [4, 1, 7]
+    frames = rng.normal(size=(3, 7, DIM)).astype("float32")
+    mask = np.arange(7) < np.array(lengths)[:, np.newaxis]
+    states, ends = (np.asarray(layer([frames, mask])) for layer in layers[1:])
+    for row, n in enumerate(lengths):
+        alone = frames[row : row + 1, :n][:, ::-1]
+        wanted = np.asarray(layers[0]([alone, np.ones((1, n), bool)]))[0][::-1]
+        np.testing.assert_allclose(states[row, :n], wanted, atol=1e-6)
+        np.testing.assert_allclose(ends[row], wanted[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["mean-linear", "mlp"])

@@ -11,8 +11,8 @@ import nbformat
 import pytest
 from conftest import TINY_BACKBONE
 
-from pipeline.runs.run import read_predictions, read_run
-from pipeline.training.train import train_head
+from pipeline import FitOptions, read_run, train_head
+from pipeline.runs.run import read_predictions
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "docs" / "notebooks" / "framehead.ipynb"
@@ -71,8 +71,8 @@ def test_it_runs_and_shows_what_the_library_returns(
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     small = {
         "WEIGHTS": str(tiny_weights),
-        "ALPHA": TINY_BACKBONE["alpha"],
-        "IMAGE_SIZE": TINY_BACKBONE["size_px"],
+        "ALPHA": TINY_BACKBONE.alpha,
+        "IMAGE_SIZE": TINY_BACKBONE.size_px,
         "FRAMES": 5,
         "HEADS": ["mean-linear", "lstm"],
         "EPOCHS": 3,
@@ -91,7 +91,8 @@ def test_it_runs_and_shows_what_the_library_returns(
 
     text, pictures = collect(notebook)
     work = tmp_path / "framehead-work"
-    again = train_head(work / "embeddings.h5", work / "runs" / "lstm", head="lstm", epochs=3)
+    fit = FitOptions(epochs=3)
+    again = train_head(work / "embeddings.h5", work / "runs" / "lstm", head="lstm", fit=fit)
     assert not again.is_new  # the notebook's own run, as the library reads it
     shown = f"accuracy {again.accuracy:.1%} (95 % interval {again.low:.1%} to {again.high:.1%})"
     assert f"\n{shown}\n" in f"\n{text}"

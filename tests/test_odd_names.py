@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import TINY_OPTIONS, RunCli, noisy_frames, parse_json, write_video
 
-from features.store.store import open_store
+from features import open_store
 
 STEMS = [
     "quote'and\"double",

@@ -3,36 +3,51 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from conftest import (
-    TINY_OPTIONS,
     RunCli,
+    children_of,
     grey_frames,
+    linux_only,
     noisy_frames,
     parse_json,
+    tiny_backbone,
     write_video,
 )
+from test_cli import error_of
 
+from features import Progress, choose_sampling, extract_features
+from features.embed import EmbedOptions
 from features.errors import OptionInvalid, OutputExists, OutputUnwritable, VideoUnreadable
 from features.records import Clip, ClipOutcome, FrameArray, VideoFacts
 from features.video.band import Caption, render_band
 from features.video.decode import count_frames, read_pictures
 from features.video.overlay import LEAST_WIDTH_PX, write_overlay
+from pipeline import (
+    FitOptions,
+    Prediction,
+    PredictSummary,
+    predict_videos,
+    read_run,
+    train_head,
+)
+from pipeline.commands.predict import to_text
 from pipeline.runs.overlay import caption_prediction, choose_fonts, draw_overlays, plan_overlays
-from pipeline.runs.predict import predict_videos
 
-linux_only = pytest.mark.skipif(sys.platform != "linux", reason="signals and names of Linux")
-
+ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ("sit-down", "Öffnen", "привет", "last")
-LIMITS: dict[str, Any] = {"stall_seconds": 30.0, "memory_bytes": 2**30}
+LIMITS = EmbedOptions(stall_seconds=30.0, memory_gib=1.0)
 
 
 def caption(
@@ -190,7 +205,7 @@ def test_places_that_make_no_sense_are_refused(tmp_path: Path) -> None:
             [clip],
             {clip.clip_id: caption()},
             {clip.clip_id: tmp_path / "file" / "o" / "a.webm"},
-            **LIMITS,
+            options=LIMITS,
         )
 
 
@@ -212,14 +227,14 @@ def test_what_is_no_video_has_no_overlay(tmp_path: Path) -> None:
         )
 
 
-def draw(tmp_path: Path, paths: list[Path], out: Path, **more: Any) -> list[ClipOutcome]:
+def draw(paths: list[Path], out: Path, options: EmbedOptions = LIMITS) -> list[ClipOutcome]:
     named = listed(*paths)
     clips = [clip for clip, _ in named]
     failures = draw_overlays(
         clips,
         {clip.clip_id: caption() for clip in clips},
         plan_overlays(named, out),
-        **{**LIMITS, **more},
+        options=options,
     )
     return list(failures)
 
@@ -227,7 +242,7 @@ def draw(tmp_path: Path, paths: list[Path], out: Path, **more: Any) -> list[Clip
 def test_a_file_that_fails_costs_its_own_overlay_only(tmp_path: Path) -> None:
     good = write_video(tmp_path / "good.avi", grey_frames(5))
     (tmp_path / "bad.avi").write_text("text")
-    (failure,) = draw(tmp_path, [tmp_path / "bad.avi", good], tmp_path / "o", n_workers=1)
+    (failure,) = draw([tmp_path / "bad.avi", good], tmp_path / "o", replace(LIMITS, n_workers=1))
     assert (failure.clip_id, failure.status) == (str(tmp_path / "bad.avi"), "failed")
     assert failure.reason.startswith("no overlay: no video stream")
     # Nothing half done stays behind, hidden or not.
@@ -240,31 +255,21 @@ def test_a_file_that_fails_costs_its_own_overlay_only(tmp_path: Path) -> None:
     [(signal.SIGSEGV, "crashed with signal 11"), (signal.SIGSTOP, "no progress for 3 s")],
 )
 def test_a_crash_or_a_hang_costs_one_overlay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: signal.Signals, reason: str
+    tmp_path: Path, harm: signal.Signals, reason: str
 ) -> None:
-    import threading
-    import time
-
     paths = [write_video(tmp_path / f"{n}.avi", grey_frames(4)) for n in range(3)]
     paths[0] = write_video(tmp_path / "0.avi", noisy_frames(400, seed=1, size=(240, 320)))
-    started: list[int] = []
-    popen = subprocess.Popen
-
-    def remember(*arguments: Any, **options: Any) -> Any:
-        process = popen(*arguments, **options)
-        started.append(process.pid)
-        return process
-
-    monkeypatch.setattr(subprocess, "Popen", remember)
+    before = children_of(os.getpid())
 
     def harm_first_worker() -> None:
         while not list((tmp_path / "o").glob(".overlays.*/0.webm")):
             time.sleep(0.01)
-        os.kill(started[0], harm)
+        (worker,) = children_of(os.getpid()) - before
+        os.kill(worker, harm)
 
-    thread = threading.Thread(target=harm_first_worker, daemon=True)
-    thread.start()
-    (failure,) = draw(tmp_path, paths, tmp_path / "o", n_workers=1, stall_seconds=3.0)
+    threading.Thread(target=harm_first_worker, daemon=True).start()
+    options = replace(LIMITS, n_workers=1, stall_seconds=3.0)
+    (failure,) = draw(paths, tmp_path / "o", options)
     assert reason in failure.reason
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["1.webm", "2.webm"]
 
@@ -276,31 +281,29 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     folder.mkdir()
     odd = folder / os.fsdecode(b"d\xe9j\xe0.avi")
     plain.rename(odd)
-    assert draw(tmp_path, [odd], folder / "o") == []
+    assert draw([odd], folder / "o") == []
     (made,) = (folder / "o").iterdir()
     assert os.fsencode(made.name) == b"d\xe9j\xe0.webm"
     assert count_frames(made) == 4
 
 
-@pytest.fixture
-def run_folder(
-    tmp_path_factory: pytest.TempPathFactory, video_folder: Path, tiny_weights: Path
-) -> Path:
-    from features.extract import extract_features
-    from features.video.sampling import choose_sampling
-    from pipeline.training.train import train_head
+@pytest.fixture(scope="module")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run")
 
-    folder = tmp_path_factory.mktemp("run")
+
+@pytest.fixture
+def run_folder(shared_folder: Path, video_folder: Path, tiny_weights: Path) -> Path:
+    """One run for all tests of this file: after the first, making it costs nothing."""
     extract_features(
         video_folder,
-        folder / "s.h5",
-        weights=tiny_weights,
-        alpha=float(TINY_OPTIONS[1]),
-        size_px=int(TINY_OPTIONS[3]),
+        shared_folder / "s.h5",
+        backbone=tiny_backbone(tiny_weights),
         sampling=choose_sampling(n_frames=4),
     )
-    train_head(folder / "s.h5", folder / "run", head="mean-linear", epochs=2)
-    return folder / "run"
+    run, fit = shared_folder / "run", FitOptions(epochs=2)
+    train_head(shared_folder / "s.h5", run, head="mean-linear", fit=fit)
+    return run
 
 
 def test_the_command_writes_overlays_as_the_library_does(
@@ -338,3 +341,65 @@ def test_the_command_writes_overlays_as_the_library_does(
     assert "--overwrite to replace it" in again.stderr
     over = run_cli("predict", run_folder, clip, "--overlay", by_command, "--overwrite")
     assert over.exit_code == 0
+
+
+@linux_only
+def test_a_rerun_clears_what_a_killed_one_left(
+    run_cli: RunCli, run_folder: Path, tmp_path: Path
+) -> None:
+    long = noisy_frames(400, seed=1, size=(240, 320))
+    video = write_video(tmp_path / "v" / "long.avi", long)
+    out = tmp_path / "o"
+    arguments = ("predict", run_folder, video, "--overlay", out)
+    process = subprocess.Popen([sys.executable, str(ROOT / "cli.py"), *map(str, arguments)])
+    while not list(out.glob(".overlays.*/0.webm")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert list(out.iterdir()), "it was killed before it was done"
+    assert not (out / "long.webm").exists()
+    assert run_cli(*arguments).exit_code == 0
+    assert [path.name for path in out.iterdir()] == ["long.webm"]
+
+
+@linux_only
+# While embedding, and while drawing.
+@pytest.mark.parametrize("n_finished", [1, 16])
+def test_a_consumer_that_raises_leaves_no_worker(
+    run_folder: Path, video_folder: Path, tmp_path: Path, n_finished: int
+) -> None:
+    def fail(progress: Progress) -> None:
+        if progress.n_finished == n_finished:
+            raise ValueError("of the consumer")
+
+    before = children_of(os.getpid())
+    with pytest.raises(ValueError, match="of the consumer"):
+        predict_videos(run_folder, [video_folder], overlay=tmp_path / "o", on_progress=fail)
+    assert children_of(os.getpid()) <= before
+
+
+@pytest.mark.parametrize("n_workers", ["0", "-1"])
+def test_too_few_workers_are_a_usage_error(
+    run_cli: RunCli, run_folder: Path, video_folder: Path, n_workers: str
+) -> None:
+    result = run_cli("predict", run_folder, video_folder, "--workers", n_workers)
+    text = error_of(result, exit_code=2)
+    assert f"--workers must be at least 1. Received: workers={n_workers}" in text
+
+
+@pytest.mark.parametrize(
+    ("label", "values", "row"),
+    [
+        ("a", (0.4, 0.4, 0.2), ["a", "40.0%", "b 40.0%, c 20.0%"]),
+        ("b", (0.2, 0.4, 0.4), ["b", "40.0%", "c 40.0%, a 20.0%"]),
+        ("a", (1 / 3, 1 / 3, 1 / 3), ["a", "33.3%", "b 33.3%, c 33.3%"]),
+    ],
+)
+def test_at_a_tie_every_class_is_named_once(
+    run_folder: Path, label: str, values: tuple[float, ...], row: list[str]
+) -> None:
+    run = replace(read_run(run_folder), classes=("a", "b", "c"))
+    tied = Prediction("clip.avi", label, values, 4, (0.0,) * 4, None, "")
+    line = to_text(PredictSummary(run, (tied,), (), 1.0)).splitlines()[1]
+    assert re.split(r"  +", line) == ["clip.avi", *row]

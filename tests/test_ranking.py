@@ -14,7 +14,7 @@ from pipeline.splits.split import Split
 def make_result(predicted: list[int], confidence: float = 0.9) -> TrialResult:
     n_clips = len(predicted)
     return TrialResult(
-        predicted, [confidence] * n_clips, [True] * n_clips, 0.5, 0.5, 100, 5, 4, 1.0, 2.0
+        predicted, [confidence] * n_clips, [True] * n_clips, 0.5, 0.5, 100, 5, 4, 1.0, 2.0, {}
     )
 
 

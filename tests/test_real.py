@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from conftest import ODD, OFFICIAL_LISTS, UCF_MINI, WEIGHTS_FULL, RunCli, parse_json
 
+from features import open_store, read_clip
 from features.backbone.weights import imagenet_path
 from features.records import FrameSampling, VectorArray, VideoFacts
-from features.store.store import open_store, read_clip
 from features.video.decode import read_frames
 from features.video.frames import FrameBatch, resize_frame
 

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 from collections import defaultdict
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -17,20 +16,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TINY_BACKBONE, RunCli, noisy_frames, write_video
+from click.testing import Result
+from conftest import TINY_OPTIONS, make_cli_runner, noisy_frames, write_video
 from stage2_helpers import make_clip, write_store
 
-from features.errors import VideosNotFound
-from features.extract import extract_features
+from cli import cli
 from features.records import ClipRecord, SourceFile
 from features.store.store import open_store
 from features.system.text import printable
 from features.video.pictures import MOST_PX, find_videos, take_pictures
-from features.video.sampling import choose_sampling
-from pipeline.compare.compare import compare_heads
-from pipeline.report.confused import Answer, find_confused
+from pipeline.report.pages import Answer, find_confused
 from pipeline.report.run import write_run_report
-from pipeline.training.train import train_head
 
 CSP = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 HOSTILE_LABELS = (
@@ -44,7 +40,16 @@ HOSTILE_STEMS = (
     "</style><style>body{display:none}",
     "long" * 50,
 )
+QUICK = ("--head", "mean-linear", "--epochs", "3", "--test-fraction", "0.5")
+COMPARED = ("--heads", "mean-linear,mlp", "--seeds", "1", "--folds", "2", "--jobs", "1")
+SMALL = ("--epochs", "3", "--units", "8")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def framehead(*arguments: object, exit_code: int = 0) -> Result:
+    result = make_cli_runner().invoke(cli, [str(item) for item in arguments])
+    assert result.exit_code == exit_code, result.output
+    return result
 
 
 class Page(HTMLParser):
@@ -101,8 +106,7 @@ def write_source(path: Path, *, seed: int) -> SourceFile:
 @pytest.fixture(scope="module")
 def run_path(store_path: Path, videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "run <b>"
-    quick: dict[str, Any] = {"head": "mean-linear", "epochs": 3, "test_fraction": 0.5}
-    train_head(store_path, path, videos=videos, tensorboard=True, **quick)
+    framehead("train-head", store_path, "--out", path, *QUICK, "--videos", videos)
     return path
 
 
@@ -111,10 +115,8 @@ def comparison_path(
     store_path: Path, videos: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     path = tmp_path_factory.mktemp("comparisons") / "comparison"
-    heads = ("mean-linear", "mlp")
-    compare_heads(
-        store_path, path, heads=heads, seeds=1, folds=2, epochs=3, units=8, jobs=1, videos=videos
-    )
+    command = ("compare-heads", store_path, "--out", path, *COMPARED, *SMALL)
+    framehead(*command, "--videos", videos)
     return path
 
 
@@ -131,6 +133,15 @@ def read_json(path: Path) -> Any:
 def read_rows(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def write_changed(run: Path, store: Path, folder: Path, changes: dict[str, Any]) -> Page:
+    """Write the page of a run of which ``run.json`` says something else."""
+    shutil.copytree(run, folder / "run")
+    content = {**read_json(run / "run.json"), **changes}
+    (folder / "run" / "run.json").write_text(json.dumps(content), encoding="ascii")
+    write_run_report(folder / "run", open_store(store))
+    return Page(folder / "run" / "report.html")
 
 
 def test_page_asks_for_nothing(report_path: Path) -> None:
@@ -211,61 +222,48 @@ def test_pictures_are_shown_or_their_lack_is_explained(run_path: Path) -> None:
 
 def test_leaks_stand_at_the_top(run_path: Path, store_path: Path, tmp_path: Path) -> None:
     assert "LEAKY" not in Page(run_path / "report.html").text
-    train_head(
-        store_path,
-        tmp_path / "run",
-        head="mean-linear",
-        epochs=2,
-        group_regex=r"([0-7])\.avi$",
-        ignore_groups=True,
-        allow_leaks=True,
-    )
-    page = Page(tmp_path / "run" / "report.html")
+    page = write_changed(run_path, store_path, tmp_path, {"leaks": True})
     assert "<title>LEAKY – mean-linear" in page.raw
-    assert "LEAKY Groups stand on both sides" in page.text[: page.text.index("What was trained")]
+    assert "LEAKY Groups are on both sides" in page.text[: page.text.index("What was trained")]
+    assert "from other groups" not in page.text
 
 
-def test_unknown_groups_stand_at_the_top(run_path: Path, tmp_path: Path) -> None:
-    assert "Groups unknown" not in Page(run_path / "report.html").text
-    clips = [make_clip(f"{label}/{i}.avi", label) for label in "ab" for i in range(10)]
-    store = write_store(tmp_path / "s.h5", clips)
-    train_head(store, tmp_path / "run", head="mean-linear", epochs=2)
-    page = Page(tmp_path / "run" / "report.html")
+def test_unknown_groups_stand_at_the_top(run_path: Path, store_path: Path, tmp_path: Path) -> None:
+    before = Page(run_path / "report.html").text
+    assert "Groups unknown" not in before
+    assert "from other groups" in before
+    page = write_changed(run_path, store_path, tmp_path, {"groups_known": False})
     assert "Groups unknown" in page.text[: page.text.index("What was trained")]
-    assert "of other groups" not in page.text
+    assert "from other groups" not in page.text
 
 
-def test_page_is_written_anew_for_a_folder_of_videos(
-    run_path: Path, store_path: Path, videos: Path, tmp_path: Path
+def test_a_finished_run_gets_a_new_page_with_pictures(
+    store_path: Path, videos: Path, tmp_path: Path
 ) -> None:
-    quick: dict[str, Any] = {"head": "mean-linear", "epochs": 3, "test_fraction": 0.5}
-    train_head(store_path, tmp_path / "run", **quick)
+    command = ("train-head", store_path, "--out", tmp_path / "run", *QUICK)
+    framehead(*command)
     page = Page(tmp_path / "run" / "report.html")
     assert page.pictures() == []
-    assert "the store does not say where the videos lie; --videos DIR does" in page.text
-    again = train_head(store_path, tmp_path / "run", videos=videos, **quick)
-    assert not again.is_new
+    assert "--videos DIR does" in page.text
+    again = framehead(*command, "--videos", videos, "--json")
+    assert json.loads(again.stdout)["is_new"] is False
     assert Page(tmp_path / "run" / "report.html").pictures()
-    with pytest.raises(VideosNotFound, match="--videos must be the folder"):
-        train_head(store_path, tmp_path / "run", videos=tmp_path / "none", **quick)
+    refused = framehead(*command, "--videos", tmp_path / "none", exit_code=1)
+    assert "--videos must be the folder that the store was made from" in refused.stderr
 
 
-def test_the_command_line_writes_the_same_page(
-    run_cli: RunCli, store_path: Path, videos: Path, comparison_path: Path, tmp_path: Path
+def test_a_finished_comparison_gets_the_same_page_again(
+    store_path: Path, videos: Path, comparison_path: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(comparison_path, tmp_path / "again")
     (tmp_path / "again" / "report.html").unlink()
-    heads = ("--heads", "mean-linear,mlp", "--seeds", "1", "--folds", "2")
-    command = ("compare-heads", store_path, "--out", tmp_path / "again", *heads)
-    fit = ("--epochs", "3", "--units", "8")
-    result = run_cli(*command, *fit, "--videos", videos)
-    assert result.exit_code == 0, result.output
+    command = ("compare-heads", store_path, "--out", tmp_path / "again", *COMPARED, *SMALL)
+    framehead(*command, "--videos", videos)
     ours, theirs = (Page(path / "report.html") for path in (tmp_path / "again", comparison_path))
     assert ours.numbers == theirs.numbers
     assert ours.pictures() == theirs.pictures()
-    result = run_cli(*command, *fit, "--videos", tmp_path / "none")
-    assert result.exit_code == 1
-    assert "--videos must be the folder that the store was made from" in result.stderr
+    refused = framehead(*command, "--videos", tmp_path / "none", exit_code=1)
+    assert "--videos must be the folder that the store was made from" in refused.stderr
 
 
 def test_changed_and_broken_files_give_no_picture(
@@ -300,16 +298,13 @@ def test_picture_is_the_middle_frame_in_its_own_shape(tmp_path: Path) -> None:
     assert abs(float(decoded.mean()) - 20 * (n_frames // 2)) < 6
 
 
-def test_store_says_where_its_videos_lay(
+def test_store_says_where_its_videos_are(
     video_folder: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
-    extract_features(
-        video_folder,
-        tmp_path / "s.h5",
-        weights=tiny_weights,
-        sampling=choose_sampling(n_frames=4),
-        **TINY_BACKBONE,
-    )
+    command = ("extract-features", video_folder, "--out", tmp_path / "s.h5", "--frames", "4")
+    # With one file that is no video, and the engine that needs no conversion.
+    options = ("--weights", tiny_weights, *TINY_OPTIONS, "--engine", "keras")
+    framehead(*command, *options, exit_code=3)
     store = open_store(tmp_path / "s.h5")
     assert find_videos(store) == video_folder.resolve()
     [picture] = take_pictures(store, ["jump/v_jump_g01_c01.avi"]).values()
@@ -338,54 +333,63 @@ def test_most_often_wrong_comes_first_then_most_confident() -> None:
 
 
 def test_long_tables_begin_with_what_is_wrong(
-    run_path: Path, store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_path: Path, store_path: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("pipeline.report.run._MOST_ROWS", 3)
     shutil.copytree(run_path, tmp_path / "run")
-    write_run_report(tmp_path / "run", open_store(store_path))
+    write_run_report(tmp_path / "run", open_store(store_path), most_rows=3)
     page = Page(tmp_path / "run" / "report.html")
     n_clips = len(read_rows(run_path / "predictions.csv"))
-    assert f"{n_clips - 3} more stand in predictions.csv" in page.text
+    assert f"{n_clips - 3} more are in predictions.csv" in page.text
     n_rows = sum(attrs.get("class") == "miss" for tag, attrs in page.elements if tag == "tr")
     assert n_rows == 3
 
 
-def open_in_browser(page: Path, *extra: str) -> tuple[str, list[str]]:
-    """Return the page as the browser made it, and the addresses that it asked for."""
+def test_clips_missing_from_a_split_are_counted(
+    run_path: Path, store_path: Path, tmp_path: Path
+) -> None:
+    assert "not in the store" not in Page(run_path / "report.html").text
+    summary = {**read_json(run_path / "run.json")["summary"], "n_missing": 41}
+    page = write_changed(run_path, store_path, tmp_path, {"summary": summary})
+    assert "clips of the split file not in the store41" in page.text
+
+
+def open_in_browser(page: Path, home: Path) -> tuple[str, list[str], Path]:
+    """Return the page as the browser made it, the addresses that it asked for, and a picture."""
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
         if os.environ.get("FRAMEHEAD_REQUIRE_BROWSER"):
             pytest.fail(f"one of {BROWSERS} must be there when FRAMEHEAD_REQUIRE_BROWSER is set")
         pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        log = Path(home) / "net.json"
-        finished = subprocess.run(
-            [
-                program,
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-quic",
-                "--disable-dev-shm-usage",
-                "--no-first-run",
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--disable-sync",
-                "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-                f"--user-data-dir={home}",
-                f"--log-net-log={log}",
-                *extra,
-                page.as_uri(),
-            ],
-            capture_output=True,
-            timeout=240,
-            check=True,
-        )
-        events = json.loads(log.read_text(encoding="utf-8"))["events"]
+    log, shot = home / "net.json", home / "shot.png"
+    finished = subprocess.run(
+        [
+            program,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            f"--user-data-dir={home / 'profile'}",
+            f"--log-net-log={log}",
+            f"--screenshot={shot}",
+            "--window-size=1000,1400",
+            "--dump-dom",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        timeout=240,
+        check=True,
+    )
+    events = json.loads(log.read_text(encoding="utf-8"))["events"]
     asked = [event["params"] for event in events if "url" in event.get("params", {})]
     # What the browser asks for on its own account has no initiator.
     urls = [item["url"] for item in asked if item.get("initiator", "not an origin")[:3] != "not"]
-    return finished.stdout.decode(), urls
+    return finished.stdout.decode(), urls, shot
 
 
 def test_the_browser_test_sees_requests_and_scripts(tmp_path: Path) -> None:
@@ -394,7 +398,7 @@ def test_the_browser_test_sees_requests_and_scripts(tmp_path: Path) -> None:
         "<title>plain</title><script>document.title='pwned'</script>"
         "<img src='http://127.0.0.1:9/x.png'>"
     )
-    content, urls = open_in_browser(page, "--dump-dom")
+    content, urls, _ = open_in_browser(page, tmp_path)
     assert "<title>pwned</title>" in content
     assert set(urls) == {"http://127.0.0.1:9/x.png"}
 
@@ -402,14 +406,11 @@ def test_the_browser_test_sees_requests_and_scripts(tmp_path: Path) -> None:
 def test_page_opens_in_a_browser_offline(report_path: Path, tmp_path: Path) -> None:
     import cv2
 
-    content, urls = open_in_browser(report_path, "--dump-dom")
+    content, urls, shot = open_in_browser(report_path, tmp_path)
     assert urls == []
     title = Page(report_path).raw.split("<title>")[1].split("</title>")[0]
     assert f"<title>{title}</title>" in content
     assert content.count("<img") == len(Page(report_path).pictures())
-    shot = tmp_path / "shot.png"
-    _, urls = open_in_browser(report_path, f"--screenshot={shot}", "--window-size=1000,1400")
-    assert urls == []
     pixels = cv2.imread(str(shot))
     assert pixels is not None
     assert pixels.shape[:2] == (1400, 1000)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from store_helpers import DIM, ENTRY, HEADER, make_clip, make_failure, write_store
 
 from features.errors import (
     OutputUnwritable,
@@ -22,18 +26,8 @@ from features.errors import (
     StoreNotFound,
     StoreUnfinished,
 )
-from features.records import (
-    BackboneSpec,
-    ClipEmbedding,
-    ClipRecord,
-    EmbeddedClip,
-    FrameSampling,
-    SourceFile,
-    StoreHeader,
-    VideoFacts,
-)
+from features.records import FrameSampling, StoreHeader
 from features.store.commit import commit_clips, lock_store, merge_parts
-from features.store.hdf5 import read_store_file
 from features.store.inspect import inspect_store
 from features.store.repair import repair_store
 from features.store.store import (
@@ -45,40 +39,6 @@ from features.store.store import (
     read_embeddings,
     remove_store,
 )
-
-DIM = 8
-HEADER = StoreHeader(
-    BackboneSpec("MobileNetV2", "imagenet", "ab" * 32, 0.35, 96, DIM), FrameSampling("uniform", 20)
-)
-ENTRY = {"started": "2026-01-01", "engine": "litert", "engine_version": "0"}
-
-
-def make_clip(clip_id: str, n_frames: int, *, seed: int = 0, label: str = "jump") -> EmbeddedClip:
-    generator = np.random.default_rng([seed, n_frames])
-    embedding = ClipEmbedding(
-        generator.random((n_frames, DIM)).astype(np.float16),
-        np.arange(n_frames) / 25,
-        np.arange(n_frames, dtype=np.int64) * 2,
-    )
-    record = ClipRecord(
-        clip_id, label, "g1", "", "done", "", n_frames, SourceFile(9, 8, "c0"), VideoFacts(5, 5)
-    )
-    return EmbeddedClip(record, embedding)
-
-
-def make_failure(clip_id: str) -> EmbeddedClip:
-    record = ClipRecord(
-        clip_id, "jump", "", "", "failed", "no frame", 0, SourceFile(1, 2, ""), VideoFacts()
-    )
-    return EmbeddedClip(record, None)
-
-
-def write_store(path: Path, *commits: list[EmbeddedClip]) -> Path:
-    for clips in commits:
-        commit_clips(path, HEADER, clips, ENTRY)
-    merge_parts(path)
-    return path
-
 
 ids = st.text(
     st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1, max_size=12
@@ -235,7 +195,7 @@ def test_every_byte_flip_in_the_frames_is_seen(tmp_path: Path) -> None:
         sizes = [file[name].nbytes for name in ("embeddings", "timestamps_seconds")]
     whole = path.read_bytes()
     generator = np.random.default_rng(0)
-    for _ in range(60):
+    for _ in range(30):
         which = int(generator.integers(2))
         spot = places[which] + int(generator.integers(sizes[which]))
         broken = bytearray(whole)
@@ -262,15 +222,16 @@ def damage(path: Path, name: str, row: int) -> None:
         values[row] = b"walk" if name == "clips/label" else values[row] + 1
 
 
-def test_five_hundred_random_byte_flips(tmp_path: Path) -> None:
-    """Whatever changes a value that reading returns is seen by --verify."""
+@pytest.mark.parametrize("n_flips", [100, pytest.param(800, marks=pytest.mark.soak)])
+def test_random_byte_flips(tmp_path: Path, n_flips: int) -> None:
+    """Whatever changes a value that reading returns is seen by --verify; repair keeps the rest."""
     clips = [make_clip(f"{n:02d}.avi", 9, seed=n) for n in range(12)]
     path = write_store(tmp_path / "s.h5", [*clips, make_failure("zz.avi")])
     whole = path.read_bytes()
-    reference = everything_in(path)
+    reference, rows = everything_in(path), rows_in(path)
     generator = np.random.default_rng(3)
     n_seen = 0
-    for _ in range(500):
+    for _ in range(n_flips):
         broken = bytearray(whole)
         broken[generator.integers(len(whole))] ^= 1 << int(generator.integers(8))
         path.write_bytes(broken)
@@ -281,18 +242,32 @@ def test_five_hundred_random_byte_flips(tmp_path: Path) -> None:
         n_seen += is_seen
         if not is_seen:
             assert everything_in(path) == reference
-    assert n_seen > 100, "flips that change nothing must not be the rule"
+            continue
+        with suppress(StoreDamaged):
+            repair_store(path)
+            assert rows_in(path) <= rows
+    assert n_seen > n_flips / 5, "flips that change nothing must not be the rule"
+
+
+def names_in(folder: Path) -> set[str]:
+    """Everything in a folder but the locks, which stay for whoever writes next."""
+    found = {item.relative_to(folder).as_posix() for item in folder.rglob("*")}
+    return {name for name in found if not name.endswith(".lock")}
 
 
 def everything_in(path: Path) -> tuple[object, ...]:
     store = open_store(path)
-    clips = [read_clip(store, clip.clip_id) for clip in store.clips]
-    arrays = [
-        (c.vectors.tobytes(), c.timestamps_seconds.tobytes(), c.frame_indices.tobytes())
-        for c in clips
-    ]
     whole = read_embeddings(store)
-    return (store.header, store.clips, store.history, arrays, whole.vectors.tobytes())
+    return (store.header, store.clips, store.history, rows_in(path), whole.vectors.tobytes())
+
+
+def rows_in(path: Path) -> set[tuple[object, ...]]:
+    store = open_store(path)
+    clips = [(record, read_clip(store, record.clip_id)) for record in store.clips]
+    return {
+        (r, c.vectors.tobytes(), c.timestamps_seconds.tobytes(), c.frame_indices.tobytes())
+        for r, c in clips
+    }
 
 
 def test_repair_saves_what_is_whole(tmp_path: Path) -> None:
@@ -331,7 +306,21 @@ def test_repair_of_a_truncated_store(tmp_path: Path) -> None:
     with pytest.raises(StoreDamaged):
         repair_store(path)
     assert path.read_bytes() == whole[:1000], "what cannot be saved is left alone"
-    assert {item.name for item in tmp_path.iterdir() if ".partial" in item.name} == set()
+    assert names_in(tmp_path) == {"s.h5", "s.h5.damaged1"}
+
+
+def test_repair_trusts_no_damaged_header(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "s.h5", [make_clip("a", 3)])
+    whole = path.read_bytes()
+    for name in (b'"alpha"', b'"sampling"', b"0.35", b'"dtype"', b'{"backbone"'):
+        start = whole.index(name)
+        path.write_bytes(whole[:start] + bytes([whole[start] ^ 1]) + whole[start + 1 :])
+        with pytest.raises(StoreDamaged):
+            repair_store(path)
+        path.write_bytes(whole[: start + 1] + bytes([whole[start + 1] ^ 2]) + whole[start + 2 :])
+        with pytest.raises(StoreDamaged):
+            repair_store(path)
+    assert names_in(tmp_path) == {"s.h5"}
 
 
 def test_repair_of_an_unfinished_store(tmp_path: Path) -> None:
@@ -348,22 +337,29 @@ def test_repair_of_an_unfinished_store(tmp_path: Path) -> None:
         repair_store(tmp_path / "none.h5")
 
 
-def test_only_one_writer(tmp_path: Path) -> None:
-    path = tmp_path / "s.h5"
-    code = (
-        "import sys; from pathlib import Path; from features.store.commit import lock_store\n"
-        "with lock_store(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+def start_process(code: str, path: Path) -> subprocess.Popen[bytes]:
+    """Start Python with `path` and the helpers' names; returns once it says that it runs."""
+    start = (
+        "import sys; sys.path[:0] = ['tests', '.']\n"
+        "from store_helpers import *\n"
+        "path = Path(sys.argv[1])\n"
     )
-    other = subprocess.Popen(
-        [sys.executable, "-c", code, str(path)],
+    process = subprocess.Popen(
+        [sys.executable, "-c", start + code, str(path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parent.parent,
     )
-    assert other.stdin is not None
-    assert other.stdout is not None
-    with other:
-        assert other.stdout.readline() == b"held\n"
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"running\n"
+    return process
+
+
+def test_only_one_writer(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    with start_process(
+        "with lock_store(path): print('running', flush=True); sys.stdin.read()", path
+    ) as other:
         with pytest.raises(StoreBusy, match="in use by another"), lock_store(path):
             pass
         other.kill()
@@ -383,7 +379,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
         "import resource, signal, sys\n"
         "sys.path[:0] = ['tests', '.']\n"
         "from pathlib import Path\n"
-        "from test_store import *\n"
+        "from store_helpers import *\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
         "path = Path(sys.argv[1])\n"
@@ -403,8 +399,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     assert "The store must be writable" in finished.stdout
     assert "Hint: free disk space" in finished.stdout
     assert [clip.clip_id for clip in merge_parts(path).clips] == ["a", "small"]
-    leftovers = {item.name for item in tmp_path.rglob("*")}
-    assert leftovers == {"s.h5"}
+    assert names_in(tmp_path) == {"s.h5"}
 
 
 def test_remove_store_takes_the_parts_along(tmp_path: Path) -> None:
@@ -417,4 +412,72 @@ def test_remove_store_takes_the_parts_along(tmp_path: Path) -> None:
 
 def test_history_names_each_extraction_once(tmp_path: Path) -> None:
     path = write_store(tmp_path / "s.h5", [make_clip("a", 3)], [make_clip("b", 3)])
-    assert read_store_file(path).history == (ENTRY,)
+    assert open_store(path).history == (ENTRY,)
+
+
+# Without an extraction around it, most of the time goes into commits and merges.
+WRITE_FOR_EVER = """
+with lock_store(path):
+    print("running", flush=True)
+    for number in range(100_000):
+        commit_clips(path, HEADER, [make_clip(f"{number % 50:02d}", 3000, seed=number)], ENTRY)
+        if number % 4 == 3:
+            merge_parts(path)
+"""
+REPAIR = "print('running', flush=True); repair_store(path)"
+
+
+def moments(patterns: tuple[str, ...], n_random: int, seed: int) -> list[str | float]:
+    """List moments to kill: when there is a file of a pattern, or else after random seconds."""
+    chance = random.Random(seed)
+    return [chance.uniform(0, 0.3) for _ in range(n_random)] if n_random else list(patterns)
+
+
+def kill_at(moment: str | float, process: subprocess.Popen[bytes], folder: Path) -> None:
+    started = time.monotonic()
+    with process:
+        while process.poll() is None:
+            seconds = time.monotonic() - started
+            if any(folder.glob(moment)) if isinstance(moment, str) else seconds > moment:
+                break
+            time.sleep(0.0005)
+        process.kill()
+
+
+random_too = pytest.mark.parametrize("n_random", [0, pytest.param(60, marks=pytest.mark.soak)])
+
+
+@random_too
+def test_a_killed_writer_leaves_a_store_and_nothing_else(tmp_path: Path, n_random: int) -> None:
+    path = tmp_path / "s.h5"
+    committed: set[str] = set()
+    in_commit, in_merge, merged = "*.parts/.*.partial.h5", ".s.h5.*.partial.h5", "s.h5"
+    for moment in moments((in_commit, merged, in_merge, in_commit), n_random, seed=5):
+        kill_at(moment, start_process(WRITE_FOR_EVER, path), tmp_path)
+        with suppress(StoreNotFound):
+            store = open_store(path, allow_unfinished=True)
+            ids = {clip.clip_id for clip in store.clips}
+            assert committed <= ids, "a committed clip was lost"
+            assert find_damage(store) == ()
+            committed = ids
+    with lock_store(path):
+        assert not list(tmp_path.rglob("*.partial*"))
+        commit_clips(path, HEADER, [], ENTRY)
+        merge_parts(path)
+    assert {clip.clip_id for clip in open_store(path).clips} == committed
+    assert committed
+    assert names_in(tmp_path) == {"s.h5"}
+
+
+@random_too
+def test_a_killed_repair_leaves_a_store_and_nothing_else(tmp_path: Path, n_random: int) -> None:
+    path = write_store(tmp_path / "s.h5", [make_clip(f"{n:02d}", 3000, seed=n) for n in range(40)])
+    whole = path.read_bytes()
+    stages = ("*.parts/*.partial", "s.h5.damaged1", ".s.h5.*.partial.h5")
+    for moment in moments(stages, n_random, seed=6):
+        path.write_bytes(whole[: int(len(whole) * 0.9)])
+        kill_at(moment, start_process(REPAIR, path), tmp_path)
+        assert repair_store(path).n_kept > 20
+        assert find_damage(open_store(path)) == ()
+        assert names_in(tmp_path) == {"s.h5", "s.h5.damaged1"}
+        (tmp_path / "s.h5.damaged1").unlink()

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from stage2_helpers import make_clip, make_clips, write_store
 
+from features import open_store
 from features.errors import (
     HeadUnknown,
     OptionInvalid,
@@ -24,15 +25,24 @@ from features.errors import (
     SplitLeaks,
     StoreNotFound,
 )
-from features.store.store import open_store
+from features.system.files import staged_file, staged_folder
+from pipeline import (
+    FitOptions,
+    SplitOptions,
+    load_model,
+    read_run,
+    read_split,
+    train_head,
+)
 from pipeline.data.sequences import load_sequences
-from pipeline.runs.outputs import staged_file, staged_folder
-from pipeline.runs.run import load_model, read_predictions, read_run
-from pipeline.splits.files import read_split
-from pipeline.training.epochs import predict_probabilities
-from pipeline.training.train import train_head
+from pipeline.heads.model import predict_probabilities
+from pipeline.runs.run import read_predictions
 
-QUICK: dict[str, Any] = {"head": "mean-linear", "epochs": 8, "learning_rate": 0.02}
+QUICK: dict[str, Any] = {
+    "head": "mean-linear",
+    "fit": FitOptions(epochs=8, learning_rate=0.02),
+}
+ONE_EPOCH: dict[str, Any] = {"head": "mean-linear", "fit": FitOptions(epochs=1)}
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +137,7 @@ def test_same_seed_gives_the_same_run_and_overwrite_replaces_it(
     run_path: Path, store_path: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "run"
-    train_head(store_path, path, **{**QUICK, "epochs": 2})
+    train_head(store_path, path, **ONE_EPOCH)
     (path / "note.txt").write_text("of the old run")
     train_head(store_path, path, **QUICK, overwrite=True)
     assert (path / "predictions.csv").read_bytes() == (run_path / "predictions.csv").read_bytes()
@@ -259,20 +269,30 @@ def test_staged_file_replaces_or_leaves_nothing(tmp_path: Path) -> None:
     [
         ({"seed": -1}, "--seed must be from 0 to 4294967295. Received: -1"),
         ({"seed": 2**32}, "--seed must be"),
-        ({"test_fraction": 1.5}, "--test-fraction must lie between 0 and 1"),
-        ({"val_fraction": 0.0}, "--val-fraction must lie between 0 and 1"),
-        ({"split": "s.json", "test_lists": "lists"}, "--split and --test-lists exclude"),
-        ({"fold": 2}, "--fold 2 without --test-lists"),
-        ({"split": "s.json", "fold": 1}, "--fold 1 without --test-lists"),
-        ({"split": "s.json", "test_fraction": 0.2}, "--test-fraction and --split exclude"),
-        ({"test_lists": "l", "test_fraction": 0.2}, "--test-fraction and --test-lists exclude"),
+        ({"split": {"test_fraction": 1.5}}, "--test-fraction must lie between 0 and 1"),
+        ({"split": {"val_fraction": 0.0}}, "--val-fraction must lie between 0 and 1"),
+        ({"split": {"split": "s.json", "test_lists": "lists"}}, "--split and --test-lists exclude"),
+        ({"split": {"fold": 2}}, "--fold 2 without --test-lists"),
+        ({"split": {"split": "s.json", "fold": 1}}, "--fold 1 without --test-lists"),
+        (
+            {"split": {"split": "s.json", "test_fraction": 0.2}},
+            "--test-fraction and --split exclude",
+        ),
+        (
+            {"split": {"test_lists": "l", "test_fraction": 0.2}},
+            "--test-fraction and --test-lists exclude",
+        ),
     ],
 )
 def test_options_out_of_range_or_without_effect_are_refused(
     store_path: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
+    def train() -> None:
+        split = SplitOptions(**options.get("split", {}))
+        train_head(store_path, tmp_path / "run", **QUICK, split=split, seed=options.get("seed", 0))
+
     with pytest.raises(OptionInvalid, match=message):
-        train_head(store_path, tmp_path / "run", **{**QUICK, **options})
+        train()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -280,11 +300,11 @@ def test_leaky_split_is_marked_everywhere(store_path: Path, tmp_path: Path) -> N
     ids = [clip.clip_id for clip in open_store(store_path).clips if clip.status == "done"]
     split = {"train": ids[1:40:2] + ids[41:], "test": ids[:40:2]}
     (tmp_path / "split.json").write_text(json.dumps(split))
+    leaky = SplitOptions(split=tmp_path / "split.json")
     with pytest.raises(SplitLeaks, match="--allow-leaks"):
-        train_head(store_path, tmp_path / "run", **QUICK, split=tmp_path / "split.json")
-    summary = train_head(
-        store_path, tmp_path / "run", **QUICK, split=tmp_path / "split.json", allow_leaks=True
-    )
+        train_head(store_path, tmp_path / "run", **QUICK, split=leaky)
+    allowed = replace(leaky, allow_leaks=True)
+    summary = train_head(store_path, tmp_path / "run", **QUICK, split=allowed)
     assert summary.leaks
     assert json.loads((tmp_path / "run" / "run.json").read_text())["leaks"]
     assert read_run(tmp_path / "run").split.leaks
@@ -293,10 +313,10 @@ def test_leaky_split_is_marked_everywhere(store_path: Path, tmp_path: Path) -> N
 def test_unknown_groups_are_admitted(tmp_path: Path) -> None:
     clips = [replace(clip, group="") for clip in make_clips(n_groups=4)]
     store = write_store(tmp_path / "s.h5", clips)
-    summary = train_head(store, tmp_path / "run", **{**QUICK, "epochs": 1})
+    summary = train_head(store, tmp_path / "run", **ONE_EPOCH)
     assert not summary.groups_known
-    regex = r"(v_\w+_g\d+)"
-    known = train_head(store, tmp_path / "run2", **{**QUICK, "epochs": 1}, group_regex=regex)
+    by_name = SplitOptions(group_regex=r"(v_\w+_g\d+)")
+    known = train_head(store, tmp_path / "run2", **ONE_EPOCH, split=by_name)
     assert known.groups_known
 
 

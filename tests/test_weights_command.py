@@ -11,6 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,12 +24,14 @@ from features.backbone.weights import (
     BUILTIN,
     BUILTIN_ALPHA,
     BUILTIN_SIZE_PX,
+    BackboneOptions,
     builtin_path,
     find_backbone,
     imagenet_path,
 )
 from features.errors import DownloadFailed
-from pipeline.doctor.checks import check_folders, check_weights
+from pipeline.commands.doctor import weights_to_text
+from pipeline.doctor.doctor import check_folders, check_weights
 from pipeline.doctor.weights import WeightsFile, WeightsSummary
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,7 +48,11 @@ class _Answers(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(promised))
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(CONTENT)
+            self.wfile.write(CONTENT[:5000])
+            if self.path == "/slow":
+                time.sleep(2)
+            with suppress(ConnectionError):  # the other side may have been killed
+                self.wfile.write(CONTENT[5000:])
 
     do_HEAD = do_GET  # noqa: N815 - the base class looks for this name
 
@@ -77,7 +85,35 @@ def test_a_download_is_whole_or_not_there(address: str, tmp_path: Path) -> None:
         download_file(f"{address}/missing", tmp_path / "b.h5", limit_seconds=30)
     with pytest.raises(DownloadFailed, match="broke off after 10240 of 20480 bytes"):
         download_file(f"{address}/cut", tmp_path / "b.h5", limit_seconds=30)
-    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["a.h5"]
+    assert files_in(tmp_path) == ["a.h5"]
+
+
+def files_in(folder: Path) -> list[str]:
+    """Every file but the locks, which stay."""
+    names = [path.name for path in folder.rglob("*") if path.is_file()]
+    return [name for name in names if not name.endswith(".lock")]
+
+
+def test_a_killed_download_leaves_nothing(address: str, tmp_path: Path) -> None:
+    path = tmp_path / "models" / "a.h5"
+    code = (
+        "import sys; from pathlib import Path; from features.backbone.download import *\n"
+        "download_file(sys.argv[1], Path(sys.argv[2]), limit_seconds=30)"
+    )
+    words = [f"{address}/slow", str(path)]
+    killed = subprocess.Popen([sys.executable, "-c", code, *words], cwd=ROOT)
+    while not files_in(tmp_path):
+        time.sleep(0.01)
+        assert killed.poll() is None
+    with ThreadPoolExecutor() as pool:
+        other = pool.submit(download_file, f"{address}/whole", path, limit_seconds=30)
+        time.sleep(0.2)
+        assert not other.done(), "two processes downloaded the same file at once"
+        killed.kill()
+        killed.wait()
+        other.result()
+    assert path.read_bytes() == CONTENT
+    assert files_in(tmp_path) == ["a.h5"]
 
 
 def test_silence_ends_in_time(
@@ -90,16 +126,28 @@ def test_silence_ends_in_time(
     assert time.monotonic() - started < 5
 
 
-def test_behind_a_proxy_that_never_answers(silent_address: str, tmp_path: Path) -> None:
+@pytest.fixture
+def closed_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    "proxy", ["closed_address", pytest.param("silent_address", marks=pytest.mark.soak)]
+)
+def test_behind_a_proxy_that_refuses_or_never_answers(
+    proxy: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     # In a process of its own: Python leaves the socket of a proxy open that fell silent.
     (tmp_path / "videos" / "a").mkdir(parents=True)
     (tmp_path / "videos" / "a" / "1.avi").write_bytes(b"not looked at")
     environment = {key: value for key, value in os.environ.items() if key != "no_proxy"}
+    environment |= {"KERAS_HOME": str(tmp_path), "https_proxy": request.getfixturevalue(proxy)}
     started = time.monotonic()
     finished = subprocess.run(
         [sys.executable, str(ROOT / "cli.py"), "extract-features", "videos", "--out", "s.h5"],
         cwd=tmp_path,
-        env={**environment, "KERAS_HOME": str(tmp_path), "https_proxy": silent_address},
+        env=environment,
         capture_output=True,
         text=True,
     )
@@ -125,7 +173,7 @@ def test_weights_here_are_listed_with_their_state(
     foreign.write_text("<html>log in to the proxy</html>")
     (cut.parent / "another-network.h5").write_text("not listed")
     sha256 = hashlib.sha256(builtin_path().read_bytes()).hexdigest()
-    known = converted_path(find_backbone(BUILTIN).spec)
+    known = converted_path(find_backbone(BackboneOptions(BUILTIN)).spec)
     unknown = known.with_name("mobilenetv2-0.tflite")
     known.parent.mkdir(parents=True, exist_ok=True)
     was_there = known.exists()
@@ -146,10 +194,6 @@ def test_weights_here_are_listed_with_their_state(
     assert sources[known] == str(builtin_path())
     assert sources[unknown] is None
 
-    text = run_cli("weights").stdout
-    assert f"sha256 {sha256}" in text
-    assert "imagenet alpha 0.35 128 px: broken, 100.0 kB" in text
-    assert "Hint: delete it" in text
     unknown.unlink()
     if not was_there:
         known.unlink()
@@ -164,6 +208,15 @@ def test_official_weights_are_whole(run_cli: RunCli) -> None:
 
 def summary_of(tmp_path: Path, *files: WeightsFile) -> WeightsSummary:
     return WeightsSummary(tmp_path / "keras", tmp_path / "own", files, ())
+
+
+def test_the_text_says_what_is_whole_and_what_is_broken(tmp_path: Path) -> None:
+    whole = WeightsFile("builtin", tmp_path / "a.h5", 0.35, 96, 9, "ab" * 32, "whole", "")
+    broken = WeightsFile("imagenet", tmp_path / "b.h5", 0.35, 128, 100_000, "cd", "broken", "cut")
+    text = weights_to_text(summary_of(tmp_path, whole, broken))
+    assert f"sha256 {whole.sha256}" in text
+    assert "imagenet alpha 0.35 128 px: broken, 100.0 kB" in text
+    assert "Hint: delete it" in text
 
 
 def test_the_doctor_on_weights_and_folders(tmp_path: Path) -> None:

@@ -20,8 +20,7 @@ from pretext_images import draw_fractal, draw_system, draw_texture
 from features.records import FrameArray
 from features.video.frames import import_cv2, resize_frame
 from pipeline.demo.drawing.actions import ACTIONS
-from pipeline.demo.drawing.rendering import render_frame
-from pipeline.demo.drawing.scenes import draw_actor, draw_scene
+from pipeline.demo.drawing.scenes import draw_actor, draw_scene, render_frame
 from pipeline.demo.drawing.skeleton import JOINTS
 
 POOL_PX = 104

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 import queue
 import shutil
 import threading
@@ -15,68 +14,40 @@ from pathlib import Path
 from typing import TypeVar
 
 from features.errors import DownloadFailed
+from features.system.files import sole_writer, whole_file
 
 _T = TypeVar("_T")
 
 
 def download_file(address: str, path: Path, *, limit_seconds: float) -> None:
-    """Download a file, through the proxy that the environment names, if it names one.
+    """Download a file whole, making its folder, unless another process has done so meanwhile.
 
-    Parameters
-    ----------
-    address : str
-        An ``https`` or ``http`` URL.
-    path : Path
-        Appears only when every byte has arrived. Its folder is made.
-    limit_seconds : float
-        Most time without an answer, and without a byte after that. A slow download may
-        take longer.
-
-    Raises
-    ------
-    DownloadFailed
-        If there is no answer in time, the answer is not the file, or it breaks off.
-    OSError
-        If the file cannot be written.
+    It raises DownloadFailed if there is no answer in time, and then no byte in time; a slow
+    download may take longer. The proxy is the one that the environment names.
     """
     answer = _within(limit_seconds, lambda: _open(address, limit_seconds, method="GET"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with answer, partial.open("wb") as file:
-            _receive(lambda: shutil.copyfileobj(answer, file))
-        expected = answer.headers.get("Content-Length")
-        if expected is not None and partial.stat().st_size != int(expected):
-            raise DownloadFailed(
-                f"the connection broke off after {partial.stat().st_size} of {expected} bytes"
-            )
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with answer:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with sole_writer(path):
+            if not path.is_file():
+                _receive_file(answer, path)
 
 
 def probe_address(address: str, *, limit_seconds: float) -> float:
-    """Ask for a file without downloading it.
-
-    Parameters
-    ----------
-    address : str
-        An ``https`` or ``http`` URL.
-    limit_seconds : float
-
-    Returns
-    -------
-    float
-        Seconds until the answer.
-
-    Raises
-    ------
-    DownloadFailed
-        If there is no answer in time, or the answer is an error.
-    """
+    """Ask for a file without downloading it, and return the seconds until the answer."""
     started = time.monotonic()
     _within(limit_seconds, lambda: _open(address, limit_seconds, method="HEAD")).close()
     return time.monotonic() - started
+
+
+def _receive_file(answer: http.client.HTTPResponse, path: Path) -> None:
+    expected = answer.headers.get("Content-Length")
+    with whole_file(path, sync=True) as partial:
+        with partial.open("wb") as file:
+            _receive(lambda: shutil.copyfileobj(answer, file))
+        n_bytes = partial.stat().st_size
+        if expected is not None and n_bytes != int(expected):
+            raise DownloadFailed(f"the connection broke off after {n_bytes} of {expected} bytes")
 
 
 def _open(address: str, limit_seconds: float, *, method: str) -> http.client.HTTPResponse:

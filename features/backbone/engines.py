@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import importlib.metadata
-import importlib.util
+import json
 import logging
-import os
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +23,8 @@ from features.backbone.weights import BackboneFiles
 from features.errors import EngineUnavailable, OutputUnwritable, WeightsUnreadable
 from features.records import BackboneSpec, FrameArray
 from features.system.keras import import_keras
+from features.system.processes import rebuild_problem, run_helper
+from features.system.versions import is_installed, package_version
 
 _LOG = logging.getLogger("framehead")
 
@@ -38,26 +37,14 @@ _CONVERSION_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class EnginePlan:
-    """Which engine will run, and why that one.
-
-    Attributes
-    ----------
-    name : {"litert", "keras"}
-    reason : str
-        In words for the user.
-    """
+    """Which engine will run, and why that one, in words for the user."""
 
     name: EngineName
     reason: str
 
 
 class KerasEngine:
-    """The backbone as a compiled Keras model, in bfloat16 where there is a GPU.
-
-    Parameters
-    ----------
-    backbone : BackboneFiles
-    """
+    """The backbone as a compiled Keras model, in bfloat16 where there is a GPU."""
 
     def __init__(self, backbone: BackboneFiles) -> None:
         device = "gpu" if keras_sees_gpu() else "cpu"
@@ -81,22 +68,8 @@ class KerasEngine:
 
 
 def choose_engine(choice: EngineChoice = "auto") -> EnginePlan:
-    """Decide which engine runs: Keras on a GPU, else LiteRT, else Keras on the CPU.
-
-    Parameters
-    ----------
-    choice : {"auto", "litert", "keras"}, default "auto"
-
-    Returns
-    -------
-    EnginePlan
-
-    Raises
-    ------
-    EngineUnavailable
-        If LiteRT is asked for and not installed.
-    """
-    has_litert = importlib.util.find_spec("ai_edge_litert") is not None
+    """Decide which engine runs: Keras on a GPU, else LiteRT, else Keras on the CPU."""
+    has_litert = is_installed("ai-edge-litert")
     if choice == "keras":
         return EnginePlan("keras", "asked for")
     if choice == "litert":
@@ -146,9 +119,8 @@ def keras_sees_gpu() -> bool:
 
 def engine_version(name: EngineName) -> str:
     """Return the version of the package that executes the backbone."""
-    if name == "litert":
-        return f"ai-edge-litert {importlib.metadata.version('ai-edge-litert')}"
-    return f"keras {importlib.metadata.version('keras')}"
+    package = "ai-edge-litert" if name == "litert" else "keras"
+    return f"{package} {package_version(package)}"
 
 
 def cache_folder() -> Path:
@@ -157,33 +129,14 @@ def cache_folder() -> Path:
 
 
 def converted_path(spec: BackboneSpec) -> Path:
-    """Return where a backbone's LiteRT file lies or would lie, named by what made it."""
+    """Return where a backbone's LiteRT file is or would be, named by what made it."""
     key = f"{spec.weights_sha256} {spec.alpha} {spec.size_px} {_CONVERSION_VERSION}"
     digest = hashlib.sha256(key.encode()).hexdigest()[:24]
     return cache_folder() / f"mobilenetv2-{digest}.tflite"
 
 
 def litert_model_path(backbone: BackboneFiles) -> Path:
-    """Return the backbone as a LiteRT file, converting it the first time.
-
-    Parameters
-    ----------
-    backbone : BackboneFiles
-
-    Returns
-    -------
-    Path
-        In the user's cache folder, named by what made it.
-
-    Raises
-    ------
-    WeightsUnreadable
-        If the weights cannot be loaded.
-    EngineUnavailable
-        If the conversion fails for another reason.
-    OutputUnwritable
-        If the cache folder cannot be written.
-    """
+    """Return the backbone as a LiteRT file in the cache folder, converting it the first time."""
     spec = backbone.spec
     folder = cache_folder()
     out = converted_path(spec)
@@ -198,25 +151,18 @@ def litert_model_path(backbone: BackboneFiles) -> Path:
         ) from problem
     _LOG.info("Preparing the backbone for LiteRT (once, 10 to 30 s)")
     # A process of its own keeps TensorFlow's memory and notices out of this one.
-    here = str(Path(__file__).resolve().parents[2])
-    code = f"import sys; sys.path.insert(0, {here!r}); "
-    code += "from features.backbone.model import main; main()"
-    arguments = [str(backbone.weights_path), str(out), str(spec.alpha), str(spec.size_px)]
-    finished = subprocess.run(
-        [sys.executable, "-P", "-c", code, *arguments],
-        capture_output=True,
-        text=True,
-        errors="replace",
+    finished = run_helper(
+        "features.backbone.model",
+        *map(str, (backbone.weights_path, out, spec.alpha, spec.size_px)),
         # Only TensorFlow converts, whichever backend computes.
-        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+        environment={"KERAS_BACKEND": "tensorflow"},
     )
-    if finished.returncode == EXIT_WEIGHTS_UNREADABLE:
-        message, _, hint = finished.stdout.strip().rpartition("\n")
-        raise WeightsUnreadable(message, hint=hint)
-    if finished.returncode or not out.is_file():
-        lines = finished.stderr.strip().splitlines() or ["no reason given"]
+    if finished.code == EXIT_WEIGHTS_UNREADABLE:
+        raise rebuild_problem(json.loads(finished.output), WeightsUnreadable)
+    if finished.fault or not out.is_file():
         raise EngineUnavailable(
-            f"Converting the backbone for LiteRT failed: {lines[-1]}.",
+            "Converting the backbone for LiteRT failed: "
+            f"{finished.fault or 'it ended without a file'}.",
             hint="use --engine keras, which needs no conversion, and report this",
         )
     return out

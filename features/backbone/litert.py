@@ -17,33 +17,16 @@ class Engine(Protocol):
     batch_frames: int
 
     def embed(self, frames: FrameArray) -> npt.NDArray[np.float32]:
-        """Embed frames.
-
-        Parameters
-        ----------
-        frames : ndarray of uint8, shape (n, size_px, size_px, 3)
-            RGB, with n at most `batch_frames`.
-
-        Returns
-        -------
-        ndarray of float32, shape (n, embedding_dim)
-        """
+        """Embed at most `batch_frames` RGB frames, (n, size_px, size_px, 3), each as one row."""
         ...
 
 
 class LiteRTEngine:
-    """The backbone on LiteRT (XNNPACK), one thread.
+    """The backbone on LiteRT (XNNPACK), one thread, from the file of `litert_model_path`."""
 
-    Frame by frame: what one frame needs stays in the cache of a core, so that this does
-    about a twentieth more frames per core-second than batches of four.
-
-    Parameters
-    ----------
-    model_path : Path
-        From `litert_model_path`.
-    """
-
-    batch_frames = 32  # of one call; inside it goes frame by frame
+    # Of one call. Inside, it goes frame by frame: what one frame needs stays in the cache of a
+    # core, which does about a twentieth more frames per core-second than batches of four.
+    batch_frames = 32
 
     def __init__(self, model_path: Path) -> None:
         from ai_edge_litert.interpreter import Interpreter

@@ -6,13 +6,16 @@ or repeat them. This file builds the Keras model and converts it for LiteRT.
 
 from __future__ import annotations
 
-import os
+import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from features.errors import WeightsUnreadable
+from features.system.files import private_folder, sole_writer, whole_file
 from features.system.keras import import_keras
+from features.system.processes import claim_output, describe_problem
 
 # Unlike 1, no crash of the interpreter ends with this.
 EXIT_WEIGHTS_UNREADABLE = 64
@@ -21,28 +24,10 @@ EXIT_WEIGHTS_UNREADABLE = 64
 def build_backbone(
     weights_path: Path, *, alpha: float, size_px: int, compute_dtype: str = "float32"
 ) -> Any:
-    """Build the frozen backbone in Keras.
+    """Build the frozen backbone in Keras, its convolutions in float32, bfloat16 or float16.
 
-    Parameters
-    ----------
-    weights_path : Path
-        Keras HDF5 weights, without the classification layer.
-    alpha : float
-        Width multiplier the weights were trained with.
-    size_px : int
-        Side of the input, pixels.
-    compute_dtype : {"float32", "bfloat16", "float16"}, default "float32"
-        Type of the convolutions; pooling is always done in float32.
-
-    Returns
-    -------
-    keras.Model
-        uint8 (n, size_px, size_px, 3) RGB in, float32 (n, embedding_dim) out.
-
-    Raises
-    ------
-    WeightsUnreadable
-        If the file is damaged or belongs to another backbone.
+    uint8 (n, size_px, size_px, 3) RGB goes in, float32 (n, embedding_dim) comes out, pooled in
+    float32. WeightsUnreadable if the file is damaged or belongs to another backbone.
     """
     keras = import_keras()
     policy_before = keras.config.dtype_policy()
@@ -81,42 +66,31 @@ def _load_weights(network: Any, weights_path: Path, alpha: float) -> None:
 
 
 def convert_to_litert(weights_path: Path, out: Path, *, alpha: float, size_px: int) -> None:
-    """Write the backbone as a LiteRT model. Needs TensorFlow, which does the conversion.
+    """Write the backbone as a LiteRT file, unless another process has done so meanwhile.
 
-    Parameters
-    ----------
-    weights_path, alpha, size_px
-        As in `build_backbone`.
-    out : Path
-        The ``.tflite`` file; it appears whole or not at all.
-
-    Raises
-    ------
-    WeightsUnreadable
-        As in `build_backbone`.
+    Only TensorFlow converts. Call it in a process of its own: it moves that process's
+    temporary folder.
     """
-    model = build_backbone(weights_path, alpha=alpha, size_px=size_px)
-    import tensorflow as tf
+    with sole_writer(out), private_folder(out) as folder:
+        if out.is_file():
+            return
+        # TensorFlow's temporary files are large, and nobody would clear them after a kill.
+        tempfile.tempdir = str(folder)
+        model = build_backbone(weights_path, alpha=alpha, size_px=size_px)
+        import tensorflow as tf
 
-    partial = out.with_name(f"{out.stem}.{os.getpid()}.partial.tflite")
-    try:
-        # Keras before 3.13 cannot export to LiteRT; TensorFlow's converter always could.
-        partial.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+        with whole_file(out, sync=True) as partial:
+            # Keras before 3.13 cannot export to LiteRT; TensorFlow's converter always could.
+            partial.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
 
 
 def main() -> None:
-    """Convert in a process of its own: ``python -m features.backbone.model IN OUT ALPHA SIZE``."""
+    """Convert as the command line says, WEIGHTS OUT ALPHA SIZE; a known fault is answered."""
     weights_path, out, alpha, size_px = sys.argv[1:]
+    answers = claim_output()
     try:
         convert_to_litert(Path(weights_path), Path(out), alpha=float(alpha), size_px=int(size_px))
     except WeightsUnreadable as problem:
-        # The parent process rebuilds the error from these two lines.
-        print(problem.message, problem.hint, sep="\n")
+        answers.write(json.dumps(describe_problem(problem)).encode())
+        answers.close()
         sys.exit(EXIT_WEIGHTS_UNREADABLE)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,19 +1,19 @@
-"""The backbone's weights file: where it lies, how to get it, what identifies it.
+"""The backbone's weights file: where it is, how to get it, what identifies it.
 
-Knows no Keras, so that a run whose clips are all done already starts at once.
+Knows no Keras, so that an extraction with nothing left to decode ends at once.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from features.backbone.download import download_file
 from features.errors import DownloadFailed, OptionInvalid, WeightsNotFound
 from features.records import BackboneSpec
+from features.system.files import hash_file
 
 IMAGENET = "imagenet"
 BUILTIN = "builtin"
@@ -31,50 +31,44 @@ _DOWNLOAD_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class BackboneFiles:
-    """A backbone that can be built on this machine.
+class BackboneOptions:
+    """Which MobileNetV2 makes the embeddings.
 
     Attributes
     ----------
-    spec : BackboneSpec
-    weights_path : Path
-        Keras HDF5 weights, without the classification layer.
+    weights : str or Path, default "imagenet"
+        imagenet: the official weights; builtin: weights that come with framehead, trained on
+        drawings; PATH: a Keras HDF5 file without top. "imagenet" is taken from Keras' cache
+        folder or downloaded into it, "builtin" needs no network, anything else is the path of
+        a file made with ``include_top=False``.
+    alpha : float, optional
+        Width multiplier of MobileNetV2; smaller is faster. For "imagenet" one of 0.35, 0.5,
+        0.75, 1.0, 1.3, 1.4; for "builtin" 0.35. By default 1.0; with builtin 0.35.
+    size_px : int, optional
+        Side of the square input picture, in pixels. For "imagenet" one of 96, 128, 160, 192,
+        224; for "builtin" 96; else a multiple of 32. By default 224; with builtin 96.
     """
+
+    weights: str | Path = field(default=IMAGENET, metadata={"metavar": "imagenet|builtin|PATH"})
+    alpha: float | None = None
+    size_px: int | None = field(default=None, metadata={"flag": "--image-size"})
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneFiles:
+    """A backbone that can be built on this machine, of Keras HDF5 weights without top."""
 
     spec: BackboneSpec
     weights_path: Path
 
 
-def find_backbone(
-    weights: str | Path = IMAGENET, *, alpha: float | None = None, size_px: int | None = None
-) -> BackboneFiles:
-    """Find the weights file and describe the backbone that it makes.
+def find_backbone(options: BackboneOptions) -> BackboneFiles:
+    """Find the weights file, downloading it if need be, and describe the backbone it makes.
 
-    Parameters
-    ----------
-    weights : str or Path, default "imagenet"
-        "imagenet" for the official weights, from Keras' cache folder or downloaded into
-        it; "builtin" for the small ones that come with framehead, trained on drawings;
-        otherwise the path of a Keras HDF5 file made with ``include_top=False``.
-    alpha : float, optional
-        Width multiplier; for "imagenet" one of 0.35, 0.5, 0.75, 1.0, 1.3, 1.4. By default
-        1.0, for "builtin" 0.35, which is the only one.
-    size_px : int, optional
-        Side of the input, pixels; for "imagenet" one of 96, 128, 160, 192, 224, for
-        "builtin" 96, otherwise any multiple of 32. By default 224, for "builtin" 96.
-
-    Returns
-    -------
-    BackboneFiles
-
-    Raises
-    ------
-    OptionInvalid
-        If alpha or size_px is not legal.
-    WeightsNotFound
-        If the file does not exist or cannot be downloaded.
+    OptionInvalid if alpha or size are not legal; WeightsNotFound if there is no such file.
     """
-    is_builtin = str(weights) == BUILTIN
+    weights, alpha, size_px = str(options.weights), options.alpha, options.size_px
+    is_builtin = weights == BUILTIN
     if alpha is None:
         alpha = BUILTIN_ALPHA if is_builtin else DEFAULT_ALPHA
     if size_px is None:
@@ -82,7 +76,7 @@ def find_backbone(
     if is_builtin:
         _require_trained(alpha, size_px)
         path = builtin_path()
-    elif str(weights) == IMAGENET:
+    elif weights == IMAGENET:
         _require_published(alpha, size_px)
         path = imagenet_path(alpha, size_px)
         if not path.is_file():
@@ -93,7 +87,7 @@ def find_backbone(
                 "MobileNetV2 takes an image size that is a multiple of 32 pixels and a width "
                 f"above 0. Received: image_size={size_px}, alpha={alpha}."
             )
-        path = Path(weights)
+        path = Path(options.weights)
         if not path.is_file():
             raise WeightsNotFound(
                 "--weights must be 'imagenet', 'builtin' or a weights file. "
@@ -102,8 +96,8 @@ def find_backbone(
             )
     spec = BackboneSpec(
         name="MobileNetV2",
-        weights=str(weights) if str(weights) in (IMAGENET, BUILTIN) else str(path.absolute()),
-        weights_sha256=file_sha256(path),
+        weights=weights if weights in (IMAGENET, BUILTIN) else str(path.absolute()),
+        weights_sha256=hash_file(path),
         alpha=float(alpha),
         size_px=size_px,
         embedding_dim=embedding_dim(alpha),
@@ -112,16 +106,8 @@ def find_backbone(
 
 
 def embedding_dim(alpha: float) -> int:
-    """Return the width of MobileNetV2's last layer: 1280, more for alpha above 1.
-
-    Examples
-    --------
-    >>> embedding_dim(0.35), embedding_dim(1.4)
-    (1280, 1792)
-    """
-    if alpha <= 1.0:
-        return 1280
-    return max(8, int(1280 * alpha + 4) // 8 * 8)
+    """Return the width of MobileNetV2's last layer: 1280, more for alpha above 1."""
+    return 1280 if alpha <= 1.0 else int(1280 * alpha + 4) // 8 * 8
 
 
 def imagenet_path(alpha: float, size_px: int) -> Path:
@@ -131,16 +117,15 @@ def imagenet_path(alpha: float, size_px: int) -> Path:
     return home / "models" / name
 
 
+def imagenet_address(alpha: float, size_px: int) -> str:
+    """Return where the official weights are published."""
+    return _ADDRESS + imagenet_path(alpha, size_px).name
+
+
 def builtin_path() -> Path:
-    """Return where the weights lie that come with framehead."""
+    """Return the path of the weights that come with framehead."""
     name = f"mobilenetv2-{BUILTIN_ALPHA}-{BUILTIN_SIZE_PX}.weights.h5"
     return Path(__file__).resolve().parent / "builtin" / name
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _require_trained(alpha: float, size_px: int) -> None:
@@ -148,7 +133,7 @@ def _require_trained(alpha: float, size_px: int) -> None:
         raise OptionInvalid(
             f"The built-in weights are for alpha {BUILTIN_ALPHA} and {BUILTIN_SIZE_PX} pixels. "
             f"Received: alpha={alpha}, image_size={size_px}.",
-            hint="leave --alpha and --image-size away with --weights builtin",
+            hint="leave out --alpha and --image-size with --weights builtin",
         )
 
 
@@ -164,11 +149,6 @@ def _require_published(alpha: float, size_px: int) -> None:
             f"ImageNet weights exist for image sizes {', '.join(map(str, IMAGENET_SIZES_PX))} "
             f"pixels. Received: image_size={size_px}."
         )
-
-
-def imagenet_address(alpha: float, size_px: int) -> str:
-    """Return where the official weights are published."""
-    return _ADDRESS + imagenet_path(alpha, size_px).name
 
 
 def _download(path: Path) -> None:

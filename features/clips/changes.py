@@ -6,55 +6,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from features.backbone.weights import file_sha256
 from features.records import Clip, ClipOutcome, ClipRecord, SourceFile
+from features.system.files import hash_file
 
 
 @dataclass(frozen=True, slots=True)
 class ExtractionPlan:
-    """The clips of a folder compared with the rows of a store.
+    """The clips of a folder compared with the rows of a store."""
 
-    Attributes
-    ----------
-    to_decode : tuple of Clip
-        New, changed, or to be tried again.
-    already : tuple of ClipOutcome
-        Unchanged clips: "already", or "failed" where they failed before.
-    changed : tuple of str
-        Ids whose file has other content than the store's row.
-    moved : mapping of str to str
-        Old id to new id of files that were renamed or moved.
-    vanished : tuple of str
-        Ids of rows whose file is gone. The rows stay.
-    """
-
-    to_decode: tuple[Clip, ...]
-    already: tuple[ClipOutcome, ...]
-    changed: tuple[str, ...]
-    moved: Mapping[str, str]
-    vanished: tuple[str, ...]
+    to_decode: tuple[Clip, ...]  # new, changed, or to be tried again
+    already: tuple[ClipOutcome, ...]  # unchanged, also where they failed before
+    changed: tuple[str, ...]  # ids whose file has other content than the store's row
+    moved: Mapping[str, str]  # old id to new id
+    vanished: tuple[str, ...]  # ids of rows whose file is gone; the rows stay
 
 
 def plan_extraction(
     clips: Sequence[Clip], rows: Sequence[ClipRecord], *, retry_failed: bool = False
 ) -> ExtractionPlan:
-    """Compare clips with a store by content.
-
-    A file with the size and modification time of its row is unchanged; with another
-    time it is read and its SHA-256 decides.
-
-    Parameters
-    ----------
-    clips : sequence of Clip
-    rows : sequence of ClipRecord
-        Of the store, finished or not.
-    retry_failed : bool, default False
-        Decode unchanged clips again that failed before.
-
-    Returns
-    -------
-    ExtractionPlan
-    """
+    """Compare clips with the rows of a store, by content where size and time do not decide."""
     row_of = {row.clip_id: row for row in rows}
     ids = {clip.clip_id for clip in clips}
     lost = {row.clip_id: row for row in rows if row.clip_id not in ids}
@@ -84,7 +54,7 @@ def plan_extraction(
 
 
 def stat_source(path: Path) -> SourceFile:
-    """Describe a file as it lies on disk, unread; a missing file has size and time 0."""
+    """Describe a file without reading it; a missing one has size and time 0."""
     try:
         facts = path.stat()
     except OSError:
@@ -98,24 +68,13 @@ def is_unchanged(path: Path, source: SourceFile) -> bool:
     if now == replace(source, sha256=""):
         return True
     # Same size, other time: copied or touched perhaps; only the content can tell.
-    return now.size_bytes == source.size_bytes > 0 and file_sha256(path) == source.sha256
+    return now.size_bytes == source.size_bytes > 0 and hash_file(path) == source.sha256
 
 
 def update_row(row: ClipRecord, clips: Mapping[str, Clip], moved: Mapping[str, str]) -> ClipRecord:
-    """Give a row the newest id, label, group and split that its clip has.
+    """Give a row the id, label, group and split that its clip has now, or mark it as not current.
 
-    Parameters
-    ----------
-    row : ClipRecord
-    clips : mapping of str to Clip
-        The clips of the folder by id.
-    moved : mapping of str to str
-        Old ids to new ids.
-
-    Returns
-    -------
-    ClipRecord
-        Marked as not current if the clip is not in the folder or CSV.
+    `clips` are those of the folder by id, `moved` has old ids and new ones.
     """
     clip = clips.get(moved.get(row.clip_id, row.clip_id))
     if clip is None:
@@ -135,5 +94,5 @@ def _find_moved(path: Path, lost: Mapping[str, ClipRecord]) -> ClipRecord | None
     same_size = [row for row in lost.values() if row.source.size_bytes == size_bytes > 0]
     if not same_size:
         return None
-    sha256 = file_sha256(path)
+    sha256 = hash_file(path)
     return next((row for row in same_size if row.source.sha256 == sha256), None)

@@ -35,39 +35,15 @@ _COLUMNS = ("path", "label", "group", "split")
 def discover_clips(
     folder: str | Path, *, labels: str | Path | None = None, group_regex: str | None = None
 ) -> Discovery:
-    """Find the clips of a folder, with label, group and split.
+    """Find the clips of a folder, with label, group and split, and list what is passed over.
 
     Without a CSV, the label is the folder at the first level where folders branch:
-    ``videos/UCF-101/Archery/a.avi`` and ``videos/Archery/day1/a.avi`` are both
-    "Archery". Folders named train, val and test above the class folders set the split.
-    Hidden files, other file types and broken links are passed over and listed.
+    ``videos/UCF-101/Archery/a.avi`` and ``videos/Archery/day1/a.avi`` are both "Archery". Folders
+    named train, val and test above the class folders set the split.
 
-    Parameters
-    ----------
-    folder : str or Path
-        Walked to any depth; links to folders are followed once.
-    labels : str or Path, optional
-        CSV with a header line and the columns path, label, group, split, of which only
-        path must exist. Paths are relative to `folder`. Files that it does not list are
-        passed over; listed files that are missing become failed clips later.
-    group_regex : str, optional
-        See `features.clips.groups.match_groups`; preferred to a CSV's group column. Without it,
-        groups come from the CSV, or are read off the names of well-known collections.
-
-    Returns
-    -------
-    Discovery
-
-    Raises
-    ------
-    VideosNotFound
-        If `folder` is not a folder.
-    NoClips
-        If it holds no video file.
-    ManifestError
-        If the CSV cannot be used.
-    OptionInvalid
-        If `group_regex` is not a regular expression or does not match every clip.
+    The CSV `labels` names the clips exactly: other files are passed over, and listed ones that
+    are missing become failed clips later. `group_regex` is preferred to its groups; without
+    either, groups are read off the names of well-known collections.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -201,7 +177,7 @@ def _read_rows(csv_path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
                 raise ManifestError(
                     "The columns of a CSV of clips are named path, label, group, split. "
                     f"'{csv_path}' has '{misspelt[0]}'.",
-                    hint="correct its first line, or give the column a quite different name",
+                    hint="correct its first line, or give the column a name that is less alike",
                 )
             for row in reader:
                 if None in row:

@@ -19,25 +19,9 @@ _GROUP_PATTERNS = (
 
 
 def infer_group(clip_id: str, label: str = "") -> str:
-    """Read the group off the file name of a well-known collection.
+    """Read the group off the file name of a well-known collection; empty if it is of none.
 
-    Parameters
-    ----------
-    clip_id : str
-    label : str, default ""
-        HMDB51 writes the class behind the source's name; it is cut off.
-
-    Returns
-    -------
-    str
-        Empty if the name follows no known scheme.
-
-    Examples
-    --------
-    >>> infer_group("Archery/v_Archery_g01_c02.avi")
-    'v_Archery_g01'
-    >>> infer_group("boxing/person07_boxing_d1_uncomp.avi")
-    'person07'
+    HMDB51 writes the class behind the source's name, from which `label` is cut off.
     """
     stem = PurePosixPath(clip_id).stem
     for pattern in _GROUP_PATTERNS:
@@ -48,29 +32,10 @@ def infer_group(clip_id: str, label: str = "") -> str:
 
 
 def match_groups(clip_ids: Sequence[str], group_regex: str) -> dict[str, str]:
-    r"""Read groups off clip ids with a regular expression.
+    """Read the group of every clip off its id: what the parentheses of the expression match.
 
-    Parameters
-    ----------
-    clip_ids : sequence of str
-    group_regex : str
-        Searched in every clip id. The group is what its parentheses matched, joined by
-        "/", or the whole match if it has none.
-
-    Returns
-    -------
-    dict of str to str
-        Clip id to group.
-
-    Raises
-    ------
-    OptionInvalid
-        If it is not a regular expression or does not match every clip.
-
-    Examples
-    --------
-    >>> match_groups(["run/p07_a.avi"], r"p(\d+)")
-    {'run/p07_a.avi': '07'}
+    Several are joined by "/"; without any, the whole match counts. OptionInvalid if it does not
+    match every clip.
     """
     try:
         pattern = re.compile(group_regex)

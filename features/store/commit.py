@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import glob
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,26 +14,14 @@ from filelock import FileLock, Timeout
 
 from features.errors import OutputUnwritable, StoreBusy
 from features.records import ClipRecord, EmbeddedClip, StoreHeader
-from features.store.h5write import write_store_file
-from features.store.hdf5 import clip_crc32, read_pieces
+from features.store.hdf5 import clip_crc32, read_pieces, write_store_file
 from features.store.store import Store, open_store, parts_folder
+from features.system.files import clear_partials
 
 
 @contextmanager
 def lock_store(path: Path) -> Iterator[None]:
-    """Hold a store for writing.
-
-    Parameters
-    ----------
-    path : Path
-
-    Raises
-    ------
-    StoreBusy
-        If another process holds it.
-    OutputUnwritable
-        If the folder of the store cannot be written.
-    """
+    """Hold a store for writing, and clear what killed writers left; StoreBusy if another does."""
     lock_path = path.with_name(f".{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,9 +42,11 @@ def lock_store(path: Path) -> Iterator[None]:
             hint="give --out in a folder where you may write",
         ) from problem
     try:
-        # A writer that was killed while it wrote leaves a file that never got its name.
-        for leftover in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):
-            leftover.unlink(missing_ok=True)
+        clear_partials(path)
+        for leftover in parts_folder(path).glob("*.partial*"):
+            leftover.unlink()
+        with suppress(OSError):
+            parts_folder(path).rmdir()  # if that is all it held
         yield
     finally:
         lock.release()
@@ -68,22 +57,8 @@ def commit_clips(
 ) -> None:
     """Make finished clips safe against anything that happens to this process.
 
-    A commit of no clips marks that an extraction has begun.
-
-    Parameters
-    ----------
-    path : Path
-        The store.
-    header : StoreHeader
-    pending : sequence of EmbeddedClip
-        Vectors must already have the type `header.dtype`.
-    entry : dict
-        History entry of this extraction.
-
-    Raises
-    ------
-    OutputUnwritable
-        If the disk is full or read-only; what was committed before stays.
+    Vectors must already have the type `header.dtype`. `entry` is the extraction's history; a
+    commit of no clips marks that it has begun. If the disk is full, earlier commits stay.
     """
     folder = parts_folder(path)
     try:
@@ -104,26 +79,11 @@ def commit_clips(
 def merge_parts(
     path: Path, *, update: Callable[[ClipRecord], ClipRecord] = lambda record: record
 ) -> Store:
-    """Make one file of a store and its parts.
+    """Make one file of a store and its parts; if that fails, all of them stay as they were.
 
-    Clips stand sorted by id, so the content does not depend on how often the
-    extraction was interrupted. Nothing is written if nothing would change.
-
-    Parameters
-    ----------
-    path : Path
-        The store.
-    update : callable, optional
-        Gives each row its newest label, group, split and, if its file moved, id.
-
-    Returns
-    -------
-    Store
-
-    Raises
-    ------
-    OutputUnwritable
-        If the disk is full; file and parts then stay as they were.
+    Clips come out sorted by id, so that the content does not depend on how often the extraction
+    was interrupted. `update` gives each row its newest label, group, split and, if its file
+    moved, id. Nothing is written if nothing would change.
     """
     store = open_store(path, allow_unfinished=True)
     rows = sorted(

@@ -1,16 +1,17 @@
 """The store: embeddings of many clips, and how they were made.
 
-A finished store is one HDF5 file. While an extraction runs, each commit is a small
-file of the same format in the folder ``STORE.h5.parts``; at the end all of them are
-merged into the one file, which replaces the old one in a single rename. Killing the
-process at any instant therefore loses only clips that were not committed, and a
-reader sees the file and the parts as one store at any time.
+A finished store is one HDF5 file. While an extraction runs, each commit is a small file of the
+same format in the folder ``STORE.h5.parts``; at the end all of them are merged into the one
+file, which replaces the old one in a single rename. Killing the process at any instant
+therefore loses only clips that were not committed, and a reader always sees the file and the
+parts as one store.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -20,21 +21,21 @@ import numpy.typing as npt
 
 from features.errors import (
     OutputExists,
-    StoreDamaged,
     StoreMismatch,
     StoreNotFound,
     StoreUnfinished,
 )
 from features.records import ClipEmbedding, ClipRecord, StoreHeader
 from features.store.hdf5 import (
+    FrameRange,
     StoreFile,
-    clip_crc32,
+    coalesce,
     is_hdf5,
+    is_whole,
     read_frame_range,
     read_store_file,
     read_vectors_into,
 )
-from features.store.ranges import FrameRange, coalesce
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Store:
     path : Path
         As the user names it, also while only its parts exist.
     header : StoreHeader
+        How its embeddings were made.
     clips : tuple of ClipRecord
         Sorted by `clip_id`, failed clips included.
     ranges : tuple of FrameRange
@@ -89,7 +91,7 @@ class Embeddings:
 
 
 def parts_folder(path: Path) -> Path:
-    """Return where the commits of an unfinished extraction lie."""
+    """Return the folder of the commits of an unfinished extraction."""
     return path.with_name(f"{path.name}.parts")
 
 
@@ -143,9 +145,9 @@ def open_store(path: str | Path, *, allow_unfinished: bool = False) -> Store:
         )
     # A later commit of the same clip stands for the newer content.
     newest = {
-        record.clip_id: (record, FrameRange(file.path, offset, record.n_frames))
+        record.clip_id: (record, place)
         for file in files
-        for record, offset in zip(file.clips, file.offsets, strict=True)
+        for record, place in zip(file.clips, file.ranges, strict=True)
     }
     rows = [newest[clip_id] for clip_id in sorted(newest)]
     history: list[dict[str, Any]] = []
@@ -162,16 +164,12 @@ def open_store(path: str | Path, *, allow_unfinished: bool = False) -> Store:
 
 
 def done_clips(store: Store) -> tuple[ClipRecord, ...]:
-    """Return the clips that have embeddings and are still wanted, sorted by `clip_id`.
-
-    Left out are failed clips, and those that the folder or CSV of the last extraction no
-    longer held.
-    """
+    """Return the clips that have embeddings and are still wanted, sorted by `clip_id`."""
     return tuple(clip for clip in store.clips if is_usable(clip))
 
 
 def is_usable(clip: ClipRecord) -> bool:
-    """Tell whether a clip has embeddings and is still wanted."""
+    """Tell whether a clip has embeddings and the last extraction still found it."""
     return clip.status == "done" and clip.is_current
 
 
@@ -184,7 +182,8 @@ def read_embeddings(
     ----------
     store : Store
     clips : sequence of ClipRecord, optional
-        Rows of `store`, in the order wanted. By default those of `done_clips`.
+        Rows of `store`, in the order wanted. By default those that are done and current,
+        sorted by `clip_id`.
     dtype : {"float16", "float32"}, optional
         Type to convert to; by default the stored one.
 
@@ -239,47 +238,13 @@ def read_clip(store: Store, clip_id: str) -> ClipEmbedding:
 
 
 def find_damage(store: Store) -> tuple[str, ...]:
-    """Compare every clip's arrays with its checksum.
-
-    The clip table itself was checked when the store was opened.
-
-    Parameters
-    ----------
-    store : Store
-
-    Returns
-    -------
-    tuple of str
-        Ids of the clips whose embeddings, timestamps or frame indices changed.
-    """
-    damaged = []
-    for record, place in zip(store.clips, store.ranges, strict=True):
-        try:
-            piece = read_frame_range(place)
-        except StoreDamaged:
-            damaged.append(record.clip_id)
-            continue
-        crc = clip_crc32(piece.vectors, piece.timestamps_seconds, piece.frame_indices)
-        if record.status == "done" and crc != record.crc32:
-            damaged.append(record.clip_id)
-    return tuple(damaged)
+    """Return the ids of the clips whose arrays are unreadable or fail their checksum."""
+    rows = zip(store.clips, store.ranges, strict=True)
+    return tuple(clip.clip_id for clip, place in rows if not is_whole(clip, place))
 
 
 def require_same_settings(have: StoreHeader, want: StoreHeader, *, where: str) -> None:
-    """Refuse to mix embeddings that were made in different ways.
-
-    Parameters
-    ----------
-    have, want : StoreHeader
-        Of the store, and of what is to be added to it or compared with it.
-    where : str
-        The store's path, for the message.
-
-    Raises
-    ------
-    StoreMismatch
-        If the fingerprints differ; names every setting that does.
-    """
+    """Raise StoreMismatch, naming every setting that differs, if embeddings cannot be mixed."""
     if have.fingerprint == want.fingerprint:
         return
     differences = "; ".join(
@@ -287,7 +252,7 @@ def require_same_settings(have: StoreHeader, want: StoreHeader, *, where: str) -
         for name, mine, theirs in _differing_fields(have, want)
     )
     raise StoreMismatch(
-        "Embeddings of one store must be made in one way. "
+        "All embeddings of a store must be made in the same way. "
         f"'{where}' has fingerprint {have.fingerprint[:12]}, the settings asked for have "
         f"{want.fingerprint[:12]} ({differences}).",
         hint="repeat the store's settings, give another --out, or --overwrite to start anew",
@@ -295,38 +260,37 @@ def require_same_settings(have: StoreHeader, want: StoreHeader, *, where: str) -
 
 
 def remove_store(path: Path) -> None:
-    """Delete a store and its parts, if there are any.
-
-    Parameters
-    ----------
-    path : Path
-
-    Raises
-    ------
-    OutputExists
-        If the file is not HDF5: it may be a video, or somebody's work.
-    """
+    """Delete a store and its parts, if there are any; OutputExists if it is no HDF5 file."""
     if path.is_file() and not is_hdf5(path):
         raise OutputExists(
             f"--overwrite replaces only a store. '{path}' is a file of another kind.",
             hint="give another --out, or delete that file yourself",
         )
-    path.unlink(missing_ok=True)
+    # The parts first: without the file, those that it has taken in would count again.
     shutil.rmtree(parts_folder(path), ignore_errors=True)
+    path.unlink(missing_ok=True)
 
 
 def _read_files(path: Path) -> list[StoreFile]:
-    files = [read_store_file(path)] if path.is_file() else []
-    merged = files[0].merged_parts if files else ()
-    for part in sorted(parts_folder(path).glob("part-*.h5")):
-        if part.name in merged:  # the merge was killed before it could delete them
-            continue
-        try:
-            files.append(read_store_file(part))
-        except FileNotFoundError:
-            # The writer has just merged its parts; the file now holds all of them.
-            return _read_files(path)
-    return files
+    """Read the file and its parts as they were at one moment, while a writer may merge them."""
+    while True:
+        before = _identify(path)
+        with suppress(FileNotFoundError):  # a part was merged away: the file now holds it
+            files = [read_store_file(path)] if before else []
+            merged = files[0].merged_parts if files else ()
+            parts = sorted(parts_folder(path).glob("part-*.h5"))
+            # Parts that were taken in are still there if the merge was killed.
+            files += [read_store_file(part) for part in parts if part.name not in merged]
+            if _identify(path) == before:
+                return files
+
+
+def _identify(path: Path) -> tuple[int, int] | None:
+    with suppress(FileNotFoundError):
+        if path.is_file():
+            facts = path.stat()
+            return facts.st_ino, facts.st_mtime_ns
+    return None
 
 
 def _differing_fields(have: Any, want: Any, prefix: str = "") -> Iterable[tuple[str, Any, Any]]:

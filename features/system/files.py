@@ -7,6 +7,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -21,6 +22,7 @@ from features.errors import FrameHeadError, OutputExists, OutputUnwritable
 
 # Names have a limit, which what is added to them must not pass.
 _MOST_NAME_CHARACTERS = 40
+_PARTIAL_NAME = re.compile(r"\..+\.\d+\.partial(\..*)?")
 _LOCK_NAME = ".in-use"
 _RETIRED_NAME = "replaced"
 # A folder is locked within milliseconds of being made; after this long nobody will.
@@ -29,22 +31,7 @@ _UNLOCKED_SECONDS = 60.0
 
 @contextmanager
 def whole_file(path: Path, *, sync: bool = False) -> Iterator[Path]:
-    """Write a file under another name beside its place, and rename it when it is complete.
-
-    Parameters
-    ----------
-    path : Path
-        Final place; a file that stands there is replaced.
-    sync : bool, default False
-        Wait until the content is on the disk before renaming, so that a power cut cannot
-        leave an empty file under the final name.
-
-    Yields
-    ------
-    Path
-        Where to write, with the same suffix. Whatever is there when an error leaves the
-        context is deleted.
-    """
+    """Write a file under another name beside its place, and rename it when it is complete."""
     partial = path.with_name(f"{_partial_prefix(path)}{os.getpid()}.partial{path.suffix}")
     try:
         yield partial
@@ -60,21 +47,46 @@ def whole_file(path: Path, *, sync: bool = False) -> Iterator[Path]:
 
 def clear_partials(path: Path) -> None:
     """Delete what killed writers of a file left; only for who holds the only right to write it."""
-    for leftover in path.parent.glob(f"{glob.escape(_partial_prefix(path))}*.partial*"):
-        leftover.unlink(missing_ok=True)
+    prefix = _partial_prefix(path)
+    # Exactly our names: those of "store.h5" begin like those of a file "store".
+    ours = re.compile(rf"{re.escape(prefix)}\d+\.partial{re.escape(path.suffix)}")
+    for leftover in path.parent.glob(f"{glob.escape(prefix)}*"):
+        if ours.fullmatch(leftover.name):
+            leftover.unlink(missing_ok=True)
+
+
+def clear_partials_in(folder: Path) -> None:
+    """Delete what killed writers of files left anywhere in a folder that is ours alone."""
+    for leftover in folder.rglob(".*.partial*"):
+        if _PARTIAL_NAME.fullmatch(leftover.name) and leftover.is_file():
+            leftover.unlink(missing_ok=True)
+
+
+@contextmanager
+def sole_writer(path: Path) -> Iterator[None]:
+    """Wait for the only right to write a file, and clear what killed writers left of it.
+
+    Where a lock cannot be had (no file locks on that disk), several may write at once, and
+    nothing is cleared.
+    """
+    lock_path = path.with_name(f"{_partial_prefix(path)}lock")
+    with ExitStack() as stack:
+        with suppress(OSError, NotImplementedError):
+            lock_path.touch()  # where that fails, Windows would wait for the lock for ever
+            stack.enter_context(FileLock(lock_path))
+            clear_partials(path)
+        yield
 
 
 @contextmanager
 def private_folder(near: Path) -> Iterator[Path]:
     """Make a folder beside `near` that is this call's alone and is deleted at the end.
 
-    Folders that killed processes left there are deleted first: they are known by a lock that
-    nobody holds any more.
+    Folders that killed processes left there are deleted first.
     """
     prefix = _partial_prefix(near)
     near.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in near.parent.glob(f"{glob.escape(prefix)}*.partial"):
-        _remove_if_abandoned(leftover, near)
+    clear_abandoned(near)
     while True:
         # A name of our own: the user may have named a folder in any way that we could guess.
         folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=".partial", dir=near.parent))
@@ -88,6 +100,18 @@ def private_folder(near: Path) -> Iterator[Path]:
     finally:
         lock.release()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_abandoned(near: Path) -> None:
+    """Delete the private folders that killed processes left beside `near`.
+
+    They are known by a lock that nobody holds any more. What `replace_folder` had moved into one
+    comes back if nothing has taken its place.
+    """
+    # Eight characters, as tempfile makes them: no folder of a path that begins like this one.
+    pattern = f"{glob.escape(_partial_prefix(near))}{'?' * 8}.partial"
+    for leftover in near.parent.glob(pattern):
+        _remove_if_abandoned(leftover, near)
 
 
 @contextmanager
@@ -121,7 +145,7 @@ def staged_file(out: Path) -> Iterator[Path]:
 
 
 def replace_folder(folder: Path, out: Path) -> None:
-    """Move a folder to where another one may stand; that one is gone only when this one is there."""
+    """Move a folder to where another may stand, which is gone only when this one is there."""
     had_one = os.path.lexists(out)
     retired = folder.with_name(_RETIRED_NAME)
     if had_one:
@@ -196,26 +220,12 @@ def report_unwritable(path: Path) -> Iterator[None]:
     except OSError as problem:
         raise OutputUnwritable(
             f"The output must be writable. Writing '{path}' failed: {problem}.",
-            hint="free disk space, or give --out in a folder where you may write",
+            hint="free disk space, or give a place where you may write",
         ) from problem
 
 
 def require_free(out: Path, *, marker: str, what: str, overwrite: bool, source: Path) -> None:
-    """Refuse to write over something with OutputExists.
-
-    Parameters
-    ----------
-    out : Path
-        Folder that is to be made.
-    marker : str
-        File by which a folder of ours is known; no other folder is ever deleted.
-    what : str
-        Kind of result, for the message.
-    overwrite : bool
-        Whether a folder of ours may be replaced.
-    source : Path
-        What the result is made of; a folder that holds it is never replaced.
-    """
+    """Refuse to write over something with OutputExists."""
     if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out.is_dir() and (out / marker).exists()):
@@ -242,7 +252,13 @@ def require_outside(out: Path, source: Path) -> None:
 
 
 def _partial_prefix(path: Path) -> str:
-    return f".{path.name[:_MOST_NAME_CHARACTERS]}."
+    """Begin the names of all that is written beside a path before it is complete."""
+    name = path.name
+    if len(name) > _MOST_NAME_CHARACTERS:
+        # Long names that begin alike must not share it: one's leftovers may be another's work.
+        digest = hashlib.sha256(os.fsencode(name)).hexdigest()
+        name = f"{name[:_MOST_NAME_CHARACTERS]}{digest[:8]}"
+    return f".{name}."
 
 
 def _remove_if_abandoned(folder: Path, near: Path) -> None:
@@ -259,7 +275,8 @@ def _remove_if_abandoned(folder: Path, near: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows syncs only what is open for writing, and no folder is.
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

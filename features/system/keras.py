@@ -35,19 +35,20 @@ def quiet_stderr() -> Iterator[None]:
             os.close(terminal)
 
 
-@cache
-def import_keras() -> ModuleType:
-    """Import Keras and wake its backend, quietly.
-
-    Returns
-    -------
-    module
-        ``keras``, on the backend that KERAS_BACKEND names (TensorFlow by default).
-    """
+@contextmanager
+def quiet_backends() -> Iterator[None]:
+    """Import what may import Keras, without the notices of its backends, now and later."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Every head compiles its own step; TensorFlow takes that for a mistake and says so.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with quiet_stderr():
+        yield
+
+
+@cache
+def import_keras() -> ModuleType:
+    """Import Keras and wake its backend, quietly."""
+    with quiet_backends():
         import keras
 
         # The first operation makes the backend look for devices, and talk about it.

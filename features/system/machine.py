@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -11,44 +10,18 @@ _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 
 
-def usable_cores(cgroup: Path = _CGROUP) -> float:
-    """Count the cores that this process may use, with the quota of its container.
+def usable_cores() -> int:
+    """Count the cores that this process may use, with the quota of its container."""
+    from joblib import cpu_count
 
-    Parameters
-    ----------
-    cgroup : Path
-        The container's control group, version 2.
-
-    Returns
-    -------
-    float
-        At least a fraction; a quota may grant half a core.
-    """
-    if hasattr(os, "sched_getaffinity"):
-        n_cores = float(len(os.sched_getaffinity(0)))
-    else:
-        n_cores = float(os.cpu_count() or 1)
-    quota, _, period = _first_line(cgroup / "cpu.max").partition(" ")
-    if quota.isdigit() and period.isdigit():
-        return min(n_cores, int(quota) / int(period))
+    n_cores: int = cpu_count()
     return n_cores
 
 
 def memory_limit_bytes(cgroup: Path = _CGROUP, meminfo: Path = _MEMINFO) -> int | None:
-    """Tell how much memory this process may use at most.
+    """Tell how many bytes of memory this process may use at most: the container's limit or all.
 
-    Parameters
-    ----------
-    cgroup : Path
-        The container's control group, version 2 or 1.
-    meminfo : Path
-        The kernel's table.
-
-    Returns
-    -------
-    int or None
-        Bytes: the container's limit or the machine's memory, whichever is less. None where
-        neither is told.
+    None where neither is known.
     """
     limits = [
         int(line)
@@ -67,13 +40,7 @@ def free_bytes(folder: Path) -> int:
 
 
 def why_not_writable(folder: Path) -> str:
-    """Try to write into a folder that is or would be made.
-
-    Returns
-    -------
-    str
-        What stands in the way; empty if nothing does.
-    """
+    """Try to write into a folder that is or would be made, and say what stands in the way."""
     there = _nearest(folder)
     if not there.is_dir():
         return f"'{there}' is not a folder"

@@ -77,12 +77,13 @@ class Helper:
         """Say how the process ended, with the last line that it wrote to standard error."""
         try:
             code = self.wait(5)
+            how = f"exit code {code}"
         except subprocess.TimeoutExpired:
-            return "its pipe closed"
+            code, how = 0, "its pipe closed"
         if code < 0:
             return _name_signal(-code)
         words = self.last_words()
-        return f"exit code {code}" + (f" ({words})" if words else "")
+        return how + (f" ({words})" if words else "")
 
     def last_words(self) -> str:
         """Return the last line that the process wrote to standard error, or nothing."""
@@ -92,7 +93,7 @@ class Helper:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How a helper process ended: its output, and what went wrong, which is empty if nothing did."""
+    """How a helper process ended; `fault` is empty if nothing went wrong."""
 
     code: int
     output: str

@@ -19,19 +19,7 @@ def printable(text: str) -> str:
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay rows out in aligned columns: text to the left, numbers to the right.
-
-    Parameters
-    ----------
-    header : sequence of str
-    rows : sequence of sequence of str
-        Each as long as `header`.
-
-    Returns
-    -------
-    str
-        Lines without trailing spaces, no line end after the last.
-    """
+    """Lay rows out in aligned columns: text to the left, numbers to the right."""
     columns = list(zip(*([header, *rows]), strict=True))
     widths = [max(map(len, column)) for column in columns]
     is_number = [all(_looks_numeric(cell) for cell in column[1:]) for column in columns]

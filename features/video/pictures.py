@@ -10,11 +10,13 @@ from pathlib import Path
 from features.errors import FrameHeadError
 from features.records import Clip, ClipRecord, FrameSampling, SourceFile
 from features.store.store import Store, read_clip
-from features.workers.pool import decode_clips, default_n_workers
+from features.system.machine import usable_cores
+from features.workers.pool import decode_clips
 from features.workers.process import ClipRows, WorkerSettings
 
 MOST_PX = 320
 _STALL_SECONDS = 10.0
+_MEMORY_BYTES = 2 * 2**30
 _NO_FOLDER = "the store does not say where the videos lie; --videos DIR does"
 
 
@@ -91,6 +93,7 @@ def _decode(store: Store, records: Iterable[ClipRecord], folder: Path) -> dict[s
         model_path=None,
         dtype="float32",
         stall_seconds=_STALL_SECONDS,
+        memory_bytes=_MEMORY_BYTES,
         picture_of={clip_id: _middle_frame(store, clip_id) for clip_id in sources},
     )
     coded: dict[str, bytes] = {}
@@ -109,7 +112,7 @@ def _decode(store: Store, records: Iterable[ClipRecord], folder: Path) -> dict[s
 
 def _choose_n_workers(clips: Sequence[Clip]) -> int:
     # Starting a worker takes longer than decoding a few short clips.
-    return min(default_n_workers(), 1 + len(clips) // 4)
+    return min(usable_cores(), 1 + len(clips) // 4)
 
 
 def _middle_frame(store: Store, clip_id: str) -> int:

@@ -38,13 +38,13 @@ def choose_sampling(
     Parameters
     ----------
     n_frames : int, optional
-        Evenly spaced frames per clip, at least 1. With nothing given, 20.
+        Number of evenly spaced frames per clip, at least 1. By default 20.
     fps : float, optional
         Frames per second of video time, above 0.
     stride : int, optional
-        Every `stride`-th frame, at least 1.
+        Take every N-th frame; N is at least 1.
     all_frames : bool, default False
-        Every frame; the same as ``stride=1``.
+        Take every frame. The same as ``stride=1``.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def choose_sampling(
     ]
     if len(asked) > 1:
         raise SamplingError(
-            f"Frames are chosen in one way. Received: {', '.join(asked)}.",
+            f"Frames can be chosen in only one way. Received: {', '.join(asked)}.",
             hint="give only one of --frames, --fps, --stride and --all-frames",
         )
     if fps is not None:

@@ -6,21 +6,23 @@ that crashes, hangs or bloats the decoder harms this process only.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
 from features.backbone.litert import Engine, LiteRTEngine
-from features.errors import FrameHeadError, VideoUnreadable
+from features.errors import EngineUnavailable, FrameHeadError, VideoUnreadable
 from features.records import FrameSampling, VideoFacts
+from features.system.files import hash_file
+from features.system.processes import claim_output, describe_problem
 from features.video.band import Caption
 from features.video.decode import LACKS_MEMORY, read_frames, read_picture
 from features.video.frames import FrameBatch, import_cv2
@@ -34,15 +36,8 @@ _FRAMES_PER_MESSAGE = 32
 _MOST_PICTURE_SECONDS = 5.0
 
 
-def serve(requests: BinaryIO, replies: BinaryIO) -> None:
-    """Answer requests until the parent closes the pipe.
-
-    Parameters
-    ----------
-    requests : binary file
-        First a message with the settings, then one per clip, see `features.workers.pool`.
-    replies : binary file
-    """
+def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
+    """Answer requests until the parent closes the pipe: first the settings, then one per clip."""
     first = receive_message(requests)
     if first is None:
         return
@@ -52,12 +47,8 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
         import_av()
         engine = LiteRTEngine(Path(settings["model_path"])) if settings["model_path"] else None
     except (FrameHeadError, ImportError, OSError, ValueError) as problem:
-        hint = problem.hint if isinstance(problem, FrameHeadError) else ""
-        text = problem.message if isinstance(problem, FrameHeadError) else str(problem)
-        send_message(
-            replies,
-            {"kind": "broken", "error": type(problem).__name__, "message": text, "hint": hint},
-        )
+        known = problem if isinstance(problem, FrameHeadError) else EngineUnavailable(str(problem))
+        send_message(replies, {"kind": "broken", **describe_problem(known)})
         return
     _bound_memory(settings["memory_bytes"])
     send_message(replies, {"kind": "ready"})
@@ -66,7 +57,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
 
 
 def _answer(
-    request: dict[str, Any], settings: dict[str, Any], engine: Engine | None, replies: BinaryIO
+    request: dict[str, Any], settings: dict[str, Any], engine: Engine | None, replies: IO[bytes]
 ) -> None:
     path = Path(os.fsdecode(bytes.fromhex(request["path_hex"])))
     alive = _Heartbeat(lambda: send_message(replies, {"kind": "alive"}))
@@ -87,14 +78,14 @@ def _answer(
         is_exhausted = isinstance(problem, MemoryError) or LACKS_MEMORY in reason
         send_message(replies, {"kind": "failed", "reason": reason, "is_exhausted": is_exhausted})
         return
-    send_message(replies, {"kind": "end", **facts_to_message(facts)})
+    send_message(replies, {"kind": "end", **asdict(facts)})
 
 
 def _send_frames(
     path: Path,
     settings: dict[str, Any],
     engine: Engine | None,
-    replies: BinaryIO,
+    replies: IO[bytes],
     alive: _Heartbeat,
 ) -> VideoFacts:
     sampling = FrameSampling(**settings["sampling"])
@@ -123,7 +114,7 @@ def _send_frames(
     return facts
 
 
-def _send_picture(path: Path, frame_index: int, most_px: int, replies: BinaryIO) -> VideoFacts:
+def _send_picture(path: Path, frame_index: int, most_px: int, replies: IO[bytes]) -> VideoFacts:
     started = time.monotonic()
 
     def stop_in_time() -> None:
@@ -167,31 +158,11 @@ class _Heartbeat:
             self._say_alive()
 
 
-def facts_to_message(facts: VideoFacts) -> dict[str, Any]:
-    """Lay facts out for the protocol; `VideoFacts(**message)` brings them back."""
-    return {
-        "n_frames_header": facts.n_frames_header,
-        "n_frames_decoded": facts.n_frames_decoded,
-        "fps_header": facts.fps_header,
-        "width_px": facts.width_px,
-        "height_px": facts.height_px,
-        "note": facts.note,
-    }
-
-
 def _describe_file(path: Path, beat: Callable[[], None]) -> dict[str, Any]:
     """Lay out a `SourceFile`, taken before decoding: a file that changes meanwhile is seen."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        facts = os.fstat(file.fileno())
-        while block := file.read(1 << 20):
-            digest.update(block)
-            beat()
-    return {
-        "size_bytes": facts.st_size,
-        "mtime_ns": facts.st_mtime_ns,
-        "sha256": digest.hexdigest(),
-    }
+    facts = path.stat()
+    digest = hash_file(path, beat)
+    return {"size_bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns, "sha256": digest}
 
 
 def _say(problem: Exception) -> str:
@@ -207,12 +178,9 @@ def _say(problem: Exception) -> str:
 def main() -> None:
     """Serve on standard input and output, with every other output silenced."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
-    requests = sys.stdin.buffer
-    replies = os.fdopen(os.dup(1), "wb")
-    # Whatever a library prints would break the protocol: it goes where the errors go.
-    os.dup2(2, 1)
+    replies = claim_output()
     try:
-        serve(requests, replies)
+        serve(sys.stdin.buffer, replies)
     except BrokenPipeError:
         os._exit(1)  # the parent is gone; there is nobody left to tell
 

@@ -7,7 +7,6 @@ decoding never runs far ahead of whoever takes them.
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Generator, Iterator, Sequence
@@ -21,25 +20,7 @@ from features.workers.process import ClipEnd, ClipRows, DecodeWorker, WorkerSett
 def decode_clips(
     clips: Sequence[Clip], settings: WorkerSettings, *, n_workers: int
 ) -> Generator[ClipRows | ClipEnd, None, None]:
-    """Decode clips in parallel.
-
-    Parameters
-    ----------
-    clips : sequence of Clip
-    settings : WorkerSettings
-    n_workers : int
-        Processes, at least 1.
-
-    Yields
-    ------
-    ClipRows or ClipEnd
-        For each clip its rows in order and then one `ClipEnd`; clips interleave.
-
-    Raises
-    ------
-    FrameHeadError
-        If no worker can work at all, for instance because OpenCV is broken.
-    """
+    """Decode clips in parallel: of each its rows in order, then one `ClipEnd`; clips interleave."""
     pool = _Pool(clips, settings, min(n_workers, len(clips)))
     try:
         yield from pool.results()
@@ -81,8 +62,8 @@ class _Pool:
                 yield item
         if n_clips_ended != self._n_clips:
             raise EngineUnavailable(
-                f"Every clip must end. Of {self._n_clips} only {n_clips_ended} did: please report "
-                "this."
+                f"Every clip must be finished. Only {n_clips_ended} of {self._n_clips} were: "
+                "please report this."
             )
 
     def stop(self) -> None:
@@ -148,10 +129,3 @@ class _Pool:
         worker.close()
         with self._lock:
             self._workers.discard(worker)
-
-
-def default_n_workers() -> int:
-    """Return how many workers keep this machine busy: one per usable core."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -16,13 +12,11 @@ from typing import Any
 
 import numpy.typing as npt
 
-from features import errors
 from features.errors import EngineUnavailable
 from features.records import Clip, FrameSampling, SourceFile, VectorDtype, VideoFacts
+from features.system.processes import Helper, rebuild_problem
 from features.video.band import Caption
 from features.workers.protocol import receive_message, send_message
-
-DEFAULT_MEMORY_BYTES = 2 * 2**30
 
 _START_SECONDS = 120.0
 
@@ -33,16 +27,8 @@ class WorkerSettings:
 
     Attributes
     ----------
-    sampling : FrameSampling
-    size_px : int
     model_path : Path or None
         LiteRT model with which the worker embeds; None to send frames instead.
-    dtype : {"float16", "float32"}
-        Type of the embeddings that a worker sends.
-    stall_seconds : float
-        A clip without progress for this long is given up.
-    memory_bytes : int
-        Most memory that a worker may take for data, where the system can bound it.
     picture_of : mapping of str to int
         Clips, by id, of which a JPEG of one frame is wanted instead, and which frame.
     overlay_of : mapping of str to (Path, Caption)
@@ -55,7 +41,7 @@ class WorkerSettings:
     model_path: Path | None
     dtype: VectorDtype
     stall_seconds: float
-    memory_bytes: int = DEFAULT_MEMORY_BYTES
+    memory_bytes: int
     picture_of: Mapping[str, int] = field(default_factory=dict)
     overlay_of: Mapping[str, tuple[Path, Caption]] = field(default_factory=dict)
 
@@ -72,16 +58,9 @@ class ClipRows:
 
 @dataclass(frozen=True, slots=True)
 class ClipEnd:
-    """The end of a clip.
+    """The end of a clip: its file as decoding began, and why it failed, if it did.
 
-    Attributes
-    ----------
-    clip : Clip
-    source : SourceFile
-        The file as it was when decoding began; all zero if it could not be read.
-    facts : VideoFacts
-    failure : str
-        Why the clip failed; empty if it did not. Its rows, if any came, are void.
+    A failed clip's rows, if any came, are void.
     """
 
     clip: Clip
@@ -96,26 +75,12 @@ class DecodeWorker:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._has_stalled = False
-        self._chatter = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        here = str(Path(__file__).resolve().parents[2])
-        # Not multiprocessing: that would import the caller's main module once more, which
-        # breaks scripts without a main guard, and notebooks.
-        code = f"import sys; sys.path.insert(0, {here!r}); "
-        code += "from features.workers.main import main; main()"
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", code],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            # FFmpeg and XNNPACK chatter; only a crash makes it worth reading.
-            stderr=self._chatter,
-            # Ctrl-C in a terminal reaches a whole process group; the parent handles it alone.
-            start_new_session=True,
-        )
+        self._helper = Helper("features.workers.main")
 
     @property
     def is_usable(self) -> bool:
         """Whether the next clip may be given to it."""
-        return not self._has_stalled and self._process.poll() is None
+        return not self._has_stalled and self._helper.is_running
 
     def greet(self) -> None:
         """Send the settings and wait until the worker is ready."""
@@ -129,16 +94,15 @@ class DecodeWorker:
         }
         reply = None
         with suppress(OSError):
-            self._send(message)
+            send_message(self._helper.requests, message)
             reply = self._receive(_START_SECONDS)
         if reply is None:
             raise EngineUnavailable(
-                f"A decode worker must start. It ended with {self._how_it_ended()}.",
+                f"A decode worker must start. It ended with {self._helper.how_it_ended()}.",
                 hint="check that 'python -c \"import cv2\"' works, and that memory is free",
             )
         if reply[0]["kind"] == "broken":
-            kind = getattr(errors, reply[0]["error"], EngineUnavailable)
-            raise kind(reply[0]["message"], hint=reply[0]["hint"])
+            raise rebuild_problem(reply[0], EngineUnavailable)
 
     def decode(self, clip: Clip) -> Iterator[ClipRows | ClipEnd]:
         """Decode one clip; ends with a `ClipEnd` whatever happens to the process."""
@@ -151,7 +115,7 @@ class DecodeWorker:
             request["overlay_hex"] = os.fsencode(target).hex()
             request["caption"] = asdict(caption)
         with suppress(OSError):  # a dead process shows itself at the first read
-            self._send(request)
+            send_message(self._helper.requests, request)
         while (reply := self._receive(self._settings.stall_seconds)) is not None:
             message, rows = reply
             kind = message.pop("kind")
@@ -167,7 +131,7 @@ class DecodeWorker:
             elif kind == "end":
                 yield ClipEnd(clip, source, VideoFacts(**message), "")
                 return
-        ended = self._how_it_ended()
+        ended = self._helper.how_it_ended()
         self.kill()
         if self._has_stalled:
             reason = f"decoding made no progress for {self._settings.stall_seconds:g} s"
@@ -177,22 +141,11 @@ class DecodeWorker:
 
     def kill(self) -> None:
         """End the process at once; whoever waits for it sees its pipe close."""
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with suppress(OSError):
-                    stream.close()
+        self._helper.kill()
 
     def close(self) -> None:
         """End the process and free what belongs to it."""
-        self.kill()
-        self._chatter.close()
-
-    def _send(self, message: dict[str, Any]) -> None:
-        stream = self._process.stdin
-        if stream is not None:
-            send_message(stream, message)
+        self._helper.close()
 
     def _receive(self, seconds: float) -> tuple[dict[str, Any], npt.NDArray[Any] | None] | None:
         # Killing the process is what ends a read that waits for it.
@@ -200,29 +153,15 @@ class DecodeWorker:
         watchdog.daemon = True
         watchdog.start()
         try:
-            stream = self._process.stdout
-            return None if stream is None else receive_message(stream)
-        except ValueError:  # closed by kill() from another thread
+            return receive_message(self._helper.replies)
+        except ValueError:  # closed by another thread
             return None
         finally:
             watchdog.cancel()
 
     def _give_up(self) -> None:
         self._has_stalled = True
-        self._process.kill()
-
-    def _how_it_ended(self) -> str:
-        try:
-            code = self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            return "its pipe closed"
-        if code >= 0:
-            self._chatter.seek(0)
-            lines = self._chatter.read().decode(errors="replace").strip().splitlines()
-            return f"exit code {code}" + (f" ({lines[-1]})" if lines else "")
-        with suppress(ValueError):
-            return f"signal {-code} ({signal.Signals(-code).name})"
-        return f"signal {-code}"
+        self._helper.kill()
 
 
 def _failed(clip: Clip, source: SourceFile, reason: str) -> ClipEnd:

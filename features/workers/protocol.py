@@ -19,21 +19,7 @@ _LENGTH = struct.Struct("<I")
 def send_message(
     stream: IO[bytes], message: dict[str, Any], array: npt.NDArray[Any] | None = None
 ) -> None:
-    """Write one message.
-
-    Parameters
-    ----------
-    stream : binary file
-    message : dict
-        JSON-ready; the key "array" is the protocol's own.
-    array : ndarray, optional
-        Sent behind the message, as it lies in memory.
-
-    Raises
-    ------
-    OSError
-        If the other side is gone.
-    """
+    """Write one message, with an array behind it as it lies in memory; OSError if nobody reads."""
     if array is not None:
         message = {**message, "array": [array.dtype.str, array.shape]}
     text = json.dumps(message).encode()
@@ -45,17 +31,7 @@ def send_message(
 
 
 def receive_message(stream: IO[bytes]) -> tuple[dict[str, Any], npt.NDArray[Any] | None] | None:
-    """Read one message.
-
-    Parameters
-    ----------
-    stream : binary file
-
-    Returns
-    -------
-    tuple of dict and ndarray or None
-        None in place of the tuple if the other side ended, even in mid-message.
-    """
+    """Read one message and its array; None if the other side ended, even in mid-message."""
     prefix = stream.read(_LENGTH.size)
     if len(prefix) < _LENGTH.size:
         return None

@@ -3,48 +3,124 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from features.errors import OptionInvalid, OutputExists, TrainingFailed
+from features.errors import Interrupted, OptionInvalid, OutputExists, TrainingFailed
+from features.records import StoreHeader
 from features.store.store import Store, open_store
-from pipeline.compare.comparison import Comparison, write_predictions, write_results
-from pipeline.compare.ranking import rank_heads
-from pipeline.compare.trials import Trial, TrialPlan, TrialResult, read_trial_result, write_plan
+from features.system.files import (
+    clear_abandoned,
+    clear_partials,
+    clear_partials_in,
+    digest_json,
+    read_json,
+    report_unwritable,
+    require_free,
+    staged_folder,
+    write_csv,
+    write_json,
+)
+from features.system.versions import describe_environment
+from pipeline.compare.ranking import HeadResult, rank_heads
+from pipeline.compare.trials import (
+    Trial,
+    TrialPlan,
+    TrialResult,
+    read_trial_result,
+    write_plan,
+)
 from pipeline.compare.workers import choose_jobs, require_jobs, run_trials
 from pipeline.data.sequences import load_sequences
-from pipeline.data.sharing import shared_sequences
-from pipeline.heads.headoptions import Aggregate, HeadOptions
-from pipeline.heads.registry import parse_head
+from pipeline.data.sharing import SHARED_NAME, shared_sequences
+from pipeline.heads.registry import HeadOptions, parse_head, require_reachable
 from pipeline.report.comparison import write_comparison_report
-from pipeline.report.run import require_videos
-from pipeline.runs.outputs import report_unwritable, require_free, write_json
-from pipeline.runs.provenance import digest_clips, digest_json, name_differences
-from pipeline.splits.choose import choose_splits, usable_clips
-from pipeline.splits.leaks import find_straddling_duplicates
+from pipeline.report.pages import require_videos
+from pipeline.runs.provenance import digest_clips, name_differences
+from pipeline.scores.paired import HeadPair
+from pipeline.splits.choose import SplitOptions, choose_splits, require_seed, usable_clips
+from pipeline.splits.files import split_to_json, write_split
+from pipeline.splits.leaks import NearDuplicate, find_straddling_duplicates
 from pipeline.splits.split import Split
-from pipeline.splits.splitrequest import SplitRequest, require_seed
-from pipeline.training.options import ClassWeights, FitOptions
+from pipeline.training.options import FitOptions
 
-PLAN_FILE = "plan.json"
+COMPARISON_SCHEMA = 1
+RESULT_FILE = "comparison.json"
 SETTINGS_FILE = "settings.json"
+_PLAN_FILE = "plan.json"
+# What says when and by what results were put together, not what they are.
+_STAMPS = ("created", "platform", "versions", "seconds", "n_reused", "path")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What came out of a comparison.
+
+    Attributes
+    ----------
+    path : str
+    heads : tuple of HeadResult
+        Best first.
+    pairs : tuple of HeadPair
+        Every pair of heads.
+    verdicts : tuple of str
+        What the tests found, in sentences.
+    majority_classes : tuple of str
+        What a constant guess would name: the most frequent class of the training part.
+        Several if the splits differ in it.
+    majority_accuracy : float
+        Of this guess, on the same test clips.
+    n_clips, n_groups : int
+        Tested, and the groups they are in.
+    n_splits, n_seeds, n_trials : int
+    n_reused : int
+        Trials that an earlier attempt had finished.
+    n_failed, n_excluded : int
+        Clips of the store without embeddings, and in no part of the splits.
+    leaks, groups_known : bool
+        Whether groups stand on both sides of a split, and whether all groups are known.
+    seconds : float
+        Wall-clock time of this call; trials from before are not in it.
+    near_duplicates : tuple of NearDuplicate
+        Test clips that seem to be the same recording as a clip that their split trains on.
+    n_near_duplicates : int
+        How many test clips those are.
+    n_missing : int
+        Clips that the split file names and the store lacks.
+    split_method : str
+        What made the split, or the first of the folds, for people.
+    """
+
+    path: str
+    heads: tuple[HeadResult, ...]
+    pairs: tuple[HeadPair, ...]
+    verdicts: tuple[str, ...]
+    majority_classes: tuple[str, ...]
+    majority_accuracy: float
+    n_clips: int
+    n_groups: int
+    n_splits: int
+    n_seeds: int
+    n_trials: int
+    n_reused: int
+    n_failed: int
+    n_excluded: int
+    leaks: bool
+    groups_known: bool
+    seconds: float
+    near_duplicates: tuple[NearDuplicate, ...]
+    n_near_duplicates: int
+    n_missing: int = 0
+    split_method: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class TrialProgress:
-    """Told after every trial.
-
-    Attributes
-    ----------
-    trial : Trial
-    n_done, n_trials : int
-        Trials finished so far, those of earlier attempts included, and all of them.
-    """
+    """Told after every trial: how many are finished, those of earlier attempts included."""
 
     trial: Trial
     n_done: int
@@ -58,25 +134,10 @@ def compare_heads(
     heads: Sequence[str] = ("mean-linear", "mean-linear:motion", "lstm", "gru"),
     seeds: int = 3,
     folds: int | None = None,
-    split: Split | str | Path | None = None,
-    test_lists: str | Path | None = None,
-    fold: int | None = None,
-    val_fraction: float = 0.2,
-    group_regex: str | None = None,
-    allow_leaks: bool = False,
-    ignore_groups: bool = False,
-    join_near_duplicates: bool = False,
+    head_options: HeadOptions = HeadOptions(),
+    split: SplitOptions = SplitOptions(),
+    fit: FitOptions = FitOptions(),
     seed: int = 0,
-    epochs: int = 100,
-    batch_size: int | None = None,
-    learning_rate: float | None = None,
-    units: int | None = None,
-    dropout: float | None = None,
-    reduce: str | None = None,
-    window: int | None = None,
-    aggregate: Aggregate = "mean",
-    patience: int = 12,
-    class_weights: ClassWeights = "none",
     jobs: int | None = None,
     videos: str | Path | None = None,
     overwrite: bool = False,
@@ -84,36 +145,38 @@ def compare_heads(
 ) -> Comparison:
     """Train several heads on the same splits with the same seeds, and rank them.
 
-    A comparison that was killed goes on where it was when it is started again.
+    A comparison that was killed goes on where it was when it is started again, and one that is
+    finished takes in further heads or seeds without training the others again.
 
     Parameters
     ----------
     store_path : str or Path
+        The file given to ``extract-features --out``.
     out : str or Path
         Folder of the comparison.
     heads : sequence of str, default ("mean-linear", "mean-linear:motion", "lstm", "gru")
-        See `pipeline.heads.registry.parse_head`; without repetition.
+        Registered heads, see `train_head`; without repetition.
     seeds : int, default 3
         Seeds per head and split, at least 1: `seed`, `seed` + 1, ...
     folds : int, optional
-        Folds of the cross-validation; not with `split` or `test_lists`. By default the
+        Folds of the cross-validation; not with a split file or official lists. By default the
         store's own split if its split column names a test part, else 5.
-    split, test_lists, fold, val_fraction, group_regex, allow_leaks
-        See `pipeline.splits.splitrequest.SplitRequest`.
-    ignore_groups, join_near_duplicates
-        See `pipeline.splits.splitrequest.SplitRequest`.
+    head_options : HeadOptions
+        Width, dropout, reduction and windows; by default each head's own.
+    split : SplitOptions
+        Who is trained on and who is tested.
+    fit : FitOptions
+        Epochs, learning rate and class weights.
     seed : int, default 0
-    epochs, batch_size, learning_rate, patience, class_weights
-        See `pipeline.training.options.FitOptions`.
-    units, dropout, reduce, window, aggregate
-        See `pipeline.heads.headoptions.HeadOptions`; by default each head's own.
+        The first one; also decides the folds and the bootstrap.
     jobs : int, optional
         Processes; by default one per core, at most 8. Does not change results.
     videos : str or Path, optional
-        Where the video folder lies now, for the pictures in ``report.html``; by default where
-        the store says it lay.
+        Where the video folder is now, for the pictures in ``report.html``; by default where
+        it was when the store was made.
     overwrite : bool, default False
-        Replace a comparison with other settings, or repeat one with the same.
+        Replace a comparison with other settings, or repeat one with the same. What stands
+        there is replaced when the new one is complete.
     on_trial : callable, optional
         Called with a `TrialProgress` after every trial.
 
@@ -133,37 +196,18 @@ def compare_heads(
         If the comparison cannot be written to `out`.
     TrainingFailed
         If a trial fails.
+    Interrupted
+        On Ctrl-C; finished trials are kept.
     """
     started = time.perf_counter()
     _require_options(heads, seeds, seed)
     require_jobs(jobs)
     require_videos(videos)
-    request = SplitRequest(
-        split,
-        test_lists,
-        fold,
-        None,
-        val_fraction,
-        group_regex,
-        allow_leaks,
-        seed,
-        ignore_groups=ignore_groups,
-        join_near_duplicates=join_near_duplicates,
-    )
     store = open_store(store_path)
-    splits, groups = choose_splits(store, request, folds)
-    target = Path(out).absolute()
+    splits, groups = choose_splits(store, split, folds, seed=seed)
     labels = {clip.clip_id: clip.label for clip in usable_clips(store)}
-    classes = tuple(sorted({labels[i] for split in splits for i in split.train}))
-    plan = TrialPlan(
-        store_path=str(Path(store_path).absolute()),
-        classes=classes,
-        splits=splits,
-        head_options=HeadOptions(units, dropout, reduce, window, aggregate),
-        fit_options=FitOptions(epochs, batch_size, learning_rate, patience, class_weights),
-        folder=target / "trials",
-    )
-    shared = _shared_settings(store, plan, groups)
+    classes = tuple(sorted({labels[i] for item in splits for i in item.train}))
+    shared = _shared_settings(store, splits, groups, head_options, fit)
     settings = {**shared, "heads": list(heads), "seeds": seeds, "seed": seed}
     trials = [
         Trial(name, number, index, digest_json([shared, name, number, index]))
@@ -171,38 +215,52 @@ def compare_heads(
         for number in range(seed, seed + seeds)
         for name in heads
     ]
-    _open_folder(target, settings, store.path, overwrite=overwrite)
-    results, n_reused = _finish_trials(store, target, plan, trials, jobs, on_trial)
-    tested = tested_ids(splits)
-    known = {clip_id for split in splits for clip_id in (*split.train, *split.test)}
-    indices = {clip_id: classes.index(labels[clip_id]) for clip_id in known}
-    ranking = rank_heads(results, splits, indices, groups, classes, seed=seed)
-    near_duplicates, n_near_duplicates = find_straddling_duplicates(store, splits)
-    comparison = Comparison(
-        path=str(out),
-        heads=ranking.heads,
-        pairs=ranking.pairs,
-        verdicts=ranking.verdicts,
-        majority_classes=ranking.majority_classes,
-        majority_accuracy=ranking.majority_accuracy,
-        n_clips=len(tested),
-        n_groups=len({groups[clip_id] for clip_id in tested}),
-        n_splits=len(splits),
-        n_seeds=seeds,
-        n_trials=len(trials),
-        n_reused=n_reused,
-        n_failed=sum(clip.status == "failed" for clip in store.clips),
-        n_excluded=len(splits[0].excluded),
-        leaks=any(item.leaks for item in splits),
-        groups_known=all(item.groups_known for item in splits),
-        seconds=time.perf_counter() - started,
-        near_duplicates=near_duplicates,
-        n_near_duplicates=n_near_duplicates,
-    )
-    with report_unwritable(target):
-        write_results(target, comparison, plan, settings, store.header)
-        write_predictions(target, results, plan, groups, labels)
-        write_comparison_report(target, store, videos=videos)
+    target = Path(out).absolute()
+    with (
+        _working_folder(target, settings, store.path, overwrite=overwrite) as folder,
+        _telling_what_is_kept(folder, target, trials),
+    ):
+        plan = TrialPlan(
+            store_path=str(Path(store_path).absolute()),
+            classes=classes,
+            splits=splits,
+            head_options=head_options,
+            fit_options=fit,
+            folder=folder / "trials",
+        )
+        results, n_reused = _finish_trials(store, folder, plan, trials, jobs, on_trial)
+        tested = tested_ids(splits)
+        known = {clip_id for item in splits for clip_id in (*item.train, *item.test)}
+        indices = {clip_id: classes.index(labels[clip_id]) for clip_id in known}
+        ranking = rank_heads(results, splits, indices, groups, classes, seed=seed)
+        near_duplicates, n_near_duplicates = find_straddling_duplicates(store, splits)
+        comparison = Comparison(
+            path=str(out),
+            heads=ranking.heads,
+            pairs=ranking.pairs,
+            verdicts=ranking.verdicts,
+            majority_classes=ranking.majority_classes,
+            majority_accuracy=ranking.majority_accuracy,
+            n_clips=len(tested),
+            n_groups=len({groups[clip_id] for clip_id in tested}),
+            n_splits=len(splits),
+            n_seeds=seeds,
+            n_trials=len(trials),
+            n_reused=n_reused,
+            n_failed=sum(clip.status == "failed" for clip in store.clips),
+            n_excluded=len(splits[0].excluded),
+            leaks=any(item.leaks for item in splits),
+            groups_known=all(item.groups_known for item in splits),
+            seconds=time.perf_counter() - started,
+            near_duplicates=near_duplicates,
+            n_near_duplicates=n_near_duplicates,
+            n_missing=len(splits[0].missing),
+            split_method=splits[0].method,
+        )
+        with report_unwritable(target):
+            _write_results(folder, comparison, results, plan, settings, store.header)
+            _write_predictions(folder, results, plan, groups, labels)
+            write_comparison_report(folder, store, videos=videos)
     return comparison
 
 
@@ -213,7 +271,7 @@ def tested_ids(splits: Sequence[Split]) -> list[str]:
 
 def _require_options(heads: Sequence[str], seeds: int, seed: int) -> None:
     for name in heads:
-        parse_head(name)
+        require_reachable(parse_head(name)[0])
     if not heads or len(set(heads)) < len(heads):
         raise OptionInvalid(
             f"--heads must name one or more different heads. Received: '{','.join(heads)}'."
@@ -223,28 +281,42 @@ def _require_options(heads: Sequence[str], seeds: int, seed: int) -> None:
     require_seed(seed, seeds)
 
 
-def _shared_settings(store: Store, plan: TrialPlan, groups: Mapping[str, str]) -> dict[str, Any]:
-    used = {i for split in plan.splits for i in (*split.train, *split.val, *split.test)}
+def _shared_settings(
+    store: Store,
+    splits: Sequence[Split],
+    groups: Mapping[str, str],
+    head_options: HeadOptions,
+    fit: FitOptions,
+) -> dict[str, Any]:
+    """Collect what decides a trial beside its head, seed and split."""
+    used = {i for split in splits for i in (*split.train, *split.val, *split.test)}
     clips = [clip for clip in store.clips if clip.clip_id in used]
     return {
         "store_fingerprint": store.header.fingerprint,
         "clips": digest_clips(clips, groups),
-        "splits": digest_json([[s.train, s.val, s.test] for s in plan.splits]),
-        **asdict(plan.head_options),
-        **asdict(plan.fit_options),
+        "splits": digest_json([[s.train, s.val, s.test] for s in splits]),
+        **asdict(head_options),
+        **asdict(fit),
     }
 
 
-def _open_folder(target: Path, settings: dict[str, Any], source: Path, *, overwrite: bool) -> None:
+@contextmanager
+def _working_folder(
+    target: Path, settings: dict[str, Any], source: Path, *, overwrite: bool
+) -> Iterator[Path]:
+    """Give the folder to work in: the comparison's own, or one that replaces it at the end."""
     with report_unwritable(target):
-        have = _read_settings(target)
-        if have is not None and have != settings and not overwrite:
+        clear_abandoned(target)
+        clear_abandoned(target / SHARED_NAME)
+        clear_partials(target / SETTINGS_FILE)
+        have = None if overwrite else _read_settings(target)
+        if have is not None and not _extends(settings, have):
             raise OutputExists(
-                f"A comparison folder holds one comparison. '{target}' has other settings "
+                f"A folder holds one comparison. '{target}' holds one with other settings "
                 f"({name_differences(have, settings)}).",
                 hint="give another --out, or --overwrite to start anew",
             )
-        if have is None or overwrite:
+        if have is None:
             require_free(
                 target,
                 marker=SETTINGS_FILE,
@@ -252,23 +324,66 @@ def _open_folder(target: Path, settings: dict[str, Any], source: Path, *, overwr
                 overwrite=overwrite,
                 source=source,
             )
-        if overwrite and have is not None:
-            shutil.rmtree(target)
-        (target / "trials").mkdir(parents=True, exist_ok=True)
-        write_json(target / SETTINGS_FILE, settings)
+    with ExitStack() as stack:
+        is_replaced = overwrite and (target / SETTINGS_FILE).exists()
+        folder = stack.enter_context(staged_folder(target)) if is_replaced else target
+        with report_unwritable(target):
+            folder.mkdir(parents=True, exist_ok=True)
+            clear_partials_in(folder)
+            # First of all: by it the folder is known as ours.
+            write_json(folder / SETTINGS_FILE, settings)
+            (folder / "trials").mkdir(exist_ok=True)
+        yield folder
+
+
+def _extends(settings: Mapping[str, Any], have: Mapping[str, Any]) -> bool:
+    """Tell whether a comparison only asks for more heads or seeds than the one that is there."""
+    grown = {"heads", "seeds"}
+    is_same = all(settings.get(key) == have.get(key) for key in {*settings, *have} - grown)
+    return (
+        is_same
+        and set(have.get("heads", ())) <= set(settings["heads"])
+        and have.get("seeds", 0) <= settings["seeds"]
+    )
 
 
 def _read_settings(target: Path) -> dict[str, Any] | None:
+    path = target / SETTINGS_FILE
+    problem: object = "it is not a JSON object"
     try:
-        settings: dict[str, Any] = json.loads((target / SETTINGS_FILE).read_text(encoding="ascii"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        settings = read_json(path)
+        if isinstance(settings, dict):
+            return settings
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return settings
+    except ValueError as error:
+        problem = error
+    raise OutputExists(
+        f"A comparison continues only if its settings can be read. '{path}' is damaged: {problem}.",
+        hint="give another --out, or --overwrite to start anew",
+    )
+
+
+@contextmanager
+def _telling_what_is_kept(folder: Path, target: Path, trials: Sequence[Trial]) -> Iterator[None]:
+    """Turn Ctrl-C into Interrupted, which says how to go on where something goes on."""
+    try:
+        yield
+    except KeyboardInterrupt as problem:
+        if folder != target:
+            raise Interrupted(
+                f"Interrupted: the comparison in '{target}' was not replaced."
+            ) from problem
+        finished = [read_trial_result(folder / "trials", trial) is not None for trial in trials]
+        raise Interrupted(
+            f"Interrupted: {sum(finished)} of {len(trials)} trials are finished.",
+            hint="run the same command again to go on",
+        ) from problem
 
 
 def _finish_trials(
     store: Store,
-    target: Path,
+    folder: Path,
     plan: TrialPlan,
     trials: Sequence[Trial],
     jobs: int | None,
@@ -281,17 +396,107 @@ def _finish_trials(
         used = {i for split in plan.splits for i in (*split.train, *split.val, *split.test)}
         sequences = load_sequences(store, sorted(used), plan.classes)
         with ExitStack() as stack:
-            with report_unwritable(target):
-                write_plan(target / PLAN_FILE, plan)
-                shared = stack.enter_context(shared_sequences(sequences, target))
+            with report_unwritable(folder):
+                write_plan(folder / _PLAN_FILE, plan)
+                shared = stack.enter_context(shared_sequences(sequences, folder))
             del sequences  # The workers map the files; this process needs them no more.
-            n_jobs = choose_jobs(jobs, len(missing))
-            finished = run_trials(target / PLAN_FILE, shared, missing, jobs=n_jobs)
-            for n_more, trial in enumerate(finished, start=1):
+            running = run_trials(
+                folder / _PLAN_FILE, shared, missing, jobs=choose_jobs(jobs, len(missing))
+            )
+            stack.enter_context(closing(running))
+            for n_done, trial in enumerate(running, start=n_reused + 1):
                 known[trial] = read_trial_result(plan.folder, trial)
                 if on_trial is not None:
-                    on_trial(TrialProgress(trial, n_reused + n_more, len(trials)))
+                    on_trial(TrialProgress(trial, n_done, len(trials)))
     results = {trial: result for trial, result in known.items() if result is not None}
     if len(results) < len(trials):
         raise TrainingFailed(f"Every trial must leave a result. '{plan.folder}' lacks some.")
     return results, n_reused
+
+
+def _write_results(
+    target: Path,
+    comparison: Comparison,
+    results: Mapping[Trial, TrialResult],
+    plan: TrialPlan,
+    settings: dict[str, Any],
+    header: StoreHeader,
+) -> None:
+    """Write ``comparison.json``, ``comparison.csv``, and each split for ``train-head --split``."""
+    ranked = [asdict(head) for head in comparison.heads]
+    flat = [{**head, **head["accuracy"]} for head in ranked]
+    columns = ["name", "mean", "low", "high", "balanced_accuracy", "macro_f1", "top5"]
+    columns += ["calibration_error", "n_parameters", "train_seconds", "latency_ms", "backwards"]
+    columns += ["shuffled", "n_trials"]
+    write_csv(target / "comparison.csv", columns, [[row[c] for c in columns] for row in flat])
+    content = {
+        "schema": COMPARISON_SCHEMA,
+        **asdict(replace(comparison, heads=())),
+        "heads": ranked,
+        "classes": list(plan.classes),
+        "store": plan.store_path,
+        "header": asdict(header),
+        "settings": settings,
+        "splits": [split_to_json(split) for split in plan.splits],
+        "trials": _describe_trials(results),
+        **describe_environment(),
+    }
+    (target / "splits").mkdir(exist_ok=True)
+    for number, split in enumerate(plan.splits, start=1):
+        write_split(target / "splits" / f"fold-{number}.json", split)
+    if not _stands_there(target / RESULT_FILE, content):
+        write_json(target / RESULT_FILE, content)
+
+
+def _describe_trials(results: Mapping[Trial, TrialResult]) -> list[dict[str, Any]]:
+    """Say of each trial when and by what it was made, and how long it took."""
+    return [
+        {
+            "head": trial.head,
+            "seed": trial.seed,
+            "fold": trial.fold + 1,
+            "train_seconds": result.train_seconds,
+            **result.made,
+        }
+        for trial, result in results.items()
+    ]
+
+
+def _stands_there(path: Path, content: Mapping[str, Any]) -> bool:
+    """Tell whether a file holds the same results, so that its stamps must stay."""
+
+    def strip(fields: Any) -> dict[str, Any]:
+        return {key: value for key, value in fields.items() if key not in _STAMPS}
+
+    try:
+        return strip(read_json(path)) == strip(json.loads(json.dumps(content)))
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _write_predictions(
+    target: Path,
+    results: Mapping[Trial, TrialResult],
+    plan: TrialPlan,
+    groups: Mapping[str, str],
+    labels: Mapping[str, str],
+) -> None:
+    """Write ``predictions.csv``: what every trial said of every clip it tested."""
+    header = ["head", "seed", "fold", "clip_id", "group", "label", "predicted", "confidence"]
+    rows = (
+        [
+            trial.head,
+            trial.seed,
+            trial.fold + 1,
+            clip_id,
+            groups[clip_id],
+            labels[clip_id],
+            plan.classes[predicted],
+            confidence,
+        ]
+        for trial, result in results.items()
+        for clip_id, predicted, confidence in zip(
+            plan.splits[trial.fold].test, result.predicted, result.confidence, strict=True
+        )
+    )
+    write_csv(target / "predictions.csv", header, rows)

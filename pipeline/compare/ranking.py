@@ -16,7 +16,6 @@ from pipeline.scores.metrics import (
     ReliabilityBin,
     balanced_accuracy,
     calibration_error,
-    count_confusions,
     macro_f1,
     most_frequent,
     reliability_bins,
@@ -72,20 +71,10 @@ class HeadResult:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """How heads compare.
+    """How heads compare, best first, with every pair tested and all this in sentences.
 
-    Attributes
-    ----------
-    heads : tuple of HeadResult
-        Best first.
-    pairs : tuple of HeadPair
-        Every pair of heads; the best head's pairs first.
-    majority_classes : tuple of str
-        The most frequent class of each training part, each class once.
-    majority_accuracy : float
-        Of always naming it, on the same test clips.
-    verdicts : tuple of str
-        All this in sentences.
+    The majority classes are the most frequent ones of the training parts, each once; their
+    accuracy is that of always naming them.
     """
 
     heads: tuple[HeadResult, ...]
@@ -104,26 +93,10 @@ def rank_heads(
     *,
     seed: int = 0,
 ) -> Ranking:
-    """Summarise trials by head, best first, and test every pair of heads.
+    """Summarise trials by head and test every pair of heads.
 
-    Parameters
-    ----------
-    results : mapping of Trial to TrialResult
-        Every head with the same seeds and splits.
-    splits : sequence of Split
-        Their test parts do not overlap.
-    class_indices : mapping of str to int
-        Clip id to true class, of training parts and test parts.
-    groups : mapping of str to str
-        Clip id to group.
-    classes : sequence of str
-    seed : int, default 0
-        Of bootstrap and random sign flips.
-
-    Returns
-    -------
-    Ranking
-        By accuracy; of equal ones the smaller head comes first.
+    Best first; of equal heads the smaller one. Every head has the same seeds and splits, and
+    test parts do not overlap.
     """
     ids = [clip_id for split in splits for clip_id in split.test]
     truth = np.array([class_indices[clip_id] for clip_id in ids], dtype=np.int64)
@@ -164,14 +137,14 @@ def _summarise(
     accuracy: Score,
     majority_accuracy: float,
 ) -> HeadResult:
-    hits = pooled["predicted"] == truth
-    tables = [count_confusions(truth, row, len(classes)) for row in pooled["predicted"]]
+    rows = pooled["predicted"]
+    hits = rows == truth
     bins = [reliability_bins(c, h) for c, h in zip(pooled["confidence"], hits, strict=True)]
     return HeadResult(
         name=name,
         accuracy=accuracy,
-        balanced_accuracy=float(np.mean([balanced_accuracy(table) for table in tables])),
-        macro_f1=float(np.mean([macro_f1(table) for table in tables])),
+        balanced_accuracy=float(np.mean([balanced_accuracy(truth, row) for row in rows])),
+        macro_f1=float(np.mean([macro_f1(truth, row) for row in rows])),
         calibration_error=float(np.mean([calibration_error(item) for item in bins])),
         reliability=reliability_bins(pooled["confidence"].ravel(), hits.ravel()),
         above_majority=accuracy.low > majority_accuracy,

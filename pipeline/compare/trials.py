@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 
 from features.errors import FrameHeadError, TrainingFailed
+from features.system.files import read_json, report_unwritable, write_json
+from features.system.plugins import load_plugins
+from features.system.processes import claim_output, describe_problem
+from features.system.versions import describe_environment
 from pipeline.data.sequences import Sequences, sequence_from_vectors, take_clips
 from pipeline.data.sharing import map_sequences
-from pipeline.heads.headoptions import HeadOptions
-from pipeline.runs.outputs import report_unwritable, write_json
+from pipeline.heads.model import predict_clips
+from pipeline.heads.registry import HeadOptions
 from pipeline.scores.frameorder import score_orders
 from pipeline.scores.metrics import hits_in_top
 from pipeline.splits.files import split_from_json, split_to_json
 from pipeline.splits.split import Split
-from pipeline.training.epochs import predict_clips
 from pipeline.training.fit import Workbench, fit_head
 from pipeline.training.options import FitOptions
 
@@ -31,22 +34,12 @@ _TIMED_CLIPS = 20
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What one trial does.
-
-    Attributes
-    ----------
-    head : str
-    seed : int
-    fold : int
-        Index into the splits of the plan, from 0.
-    key : str
-        Digest of everything that decides the result.
-    """
+    """What one trial does."""
 
     head: str
     seed: int
-    fold: int
-    key: str
+    fold: int  # index into the splits of the plan, from 0
+    key: str  # digest of everything that decides the result
 
     @property
     def file_name(self) -> str:
@@ -57,82 +50,39 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TrialPlan:
-    """What all trials of a comparison share.
-
-    Attributes
-    ----------
-    store_path : str
-    classes : tuple of str
-    splits : tuple of Split
-    head_options : HeadOptions
-    fit_options : FitOptions
-    folder : Path
-        Where results go.
-    """
+    """What all trials of a comparison share."""
 
     store_path: str
     classes: tuple[str, ...]
     splits: tuple[Split, ...]
     head_options: HeadOptions
     fit_options: FitOptions
-    folder: Path
+    folder: Path  # where results go
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TrialResult:
-    """What one trial found; lists are aligned with the test part of its split.
-
-    Attributes
-    ----------
-    predicted : list of int
-        Class indices.
-    confidence : list of float
-        Probability of the predicted class.
-    in_top5 : list of bool
-    backwards, shuffled : float
-        Accuracy on clips in another order of frames, see `pipeline.scores.frameorder`.
-    n_parameters : int
-    epochs_run, best_epoch : int
-    train_seconds : float
-        Of `fit_head`, the compilation of the head included.
-    latency_ms : float
-        Median milliseconds for one clip alone, embeddings at hand.
-    """
+    """What one trial found, clip by clip in the order of the test part."""
 
     predicted: list[int]
-    confidence: list[float]
+    confidence: list[float]  # probability of the predicted class
     in_top5: list[bool]
-    backwards: float
+    backwards: float  # accuracy with the frames in another order
     shuffled: float
     n_parameters: int
     epochs_run: int
     best_epoch: int
-    train_seconds: float
-    latency_ms: float
+    train_seconds: float  # compiling the head included
+    latency_ms: float  # median for one clip alone, embeddings at hand
+    made: Mapping[str, Any]  # when, on what platform, by which versions
 
 
 def run_trial(
     plan: TrialPlan, trial: Trial, sequences: Sequences, workbench: Workbench | None = None
 ) -> TrialResult:
-    """Train and test one head.
+    """Train and test one head on its split of the clips.
 
-    Parameters
-    ----------
-    plan : TrialPlan
-    trial : Trial
-    sequences : Sequences
-        All clips of all splits.
-    workbench : Workbench, optional
-        Where compiled heads are kept from trial to trial; does not change results.
-
-    Returns
-    -------
-    TrialResult
-
-    Raises
-    ------
-    TrainingFailed
-        If a loss is not finite.
+    `workbench` keeps compiled heads from trial to trial; it does not change results.
     """
     split = plan.splits[trial.fold]
     started = time.perf_counter()
@@ -161,6 +111,7 @@ def run_trial(
         best_epoch=fitted.best_epoch,
         train_seconds=round(train_seconds, 3),
         latency_ms=round(_measure_latency(fitted.model, test, plan.head_options), 3),
+        made=describe_environment(),
     )
 
 
@@ -179,7 +130,7 @@ def write_plan(path: Path, plan: TrialPlan) -> None:
 
 def read_plan(path: Path) -> TrialPlan:
     """Read what `write_plan` wrote."""
-    fields = json.loads(path.read_text(encoding="ascii"))
+    fields = read_json(path)
     splits = tuple(split_from_json(split, where=str(path)) for split in fields["splits"])
     return TrialPlan(
         store_path=fields["store_path"],
@@ -192,20 +143,11 @@ def read_plan(path: Path) -> TrialPlan:
 
 
 def read_trial_result(folder: Path, trial: Trial) -> TrialResult | None:
-    """Read the result of a trial, if it has been finished before.
-
-    Parameters
-    ----------
-    folder : Path
-    trial : Trial
-
-    Returns
-    -------
-    TrialResult or None
-    """
+    """Read the result of a trial, if it has been finished before."""
     try:
-        fields = json.loads((folder / trial.file_name).read_text(encoding="ascii"))
-        return TrialResult(**fields["result"]) if fields["key"] == trial.key else None
+        fields = read_json(folder / trial.file_name)
+        result = TrialResult(**fields["result"], made=fields.get("made", {}))
+        return result if fields["key"] == trial.key else None
     except (OSError, ValueError, KeyError, TypeError):
         return None  # unfinished, or damaged: the trial is run again
 
@@ -216,9 +158,8 @@ def main() -> None:
     Arguments are the plan's file and the folder of the shared sequences. Every trial is
     answered by one JSON line on standard output.
     """
-    # Libraries may print; the answers go out on a descriptor that they do not know.
-    answers = os.fdopen(os.dup(1), "w", encoding="ascii")
-    os.dup2(2, 1)
+    answers = claim_output()
+    load_plugins()
     plan = read_plan(Path(sys.argv[1]))
     sequences = map_sequences(Path(sys.argv[2]))
     workbench = Workbench()
@@ -227,20 +168,17 @@ def main() -> None:
         answer: dict[str, str] = {"kind": "done"}
         try:
             result = run_trial(plan, trial, sequences, workbench)
-            content = {**asdict(trial), "result": asdict(result)}
+            fields = asdict(result)
+            content = {**asdict(trial), "made": fields.pop("made"), "result": fields}
             with report_unwritable(plan.folder):
                 write_json(plan.folder / trial.file_name, content)
         except FrameHeadError as problem:
-            answer = {
-                "kind": "failed",
-                "error": type(problem).__name__,
-                "message": problem.message,
-                "hint": problem.hint,
-            }
+            answer = {"kind": "failed", **describe_problem(problem)}
         except (OSError, MemoryError) as problem:
-            message = f"Trial {trial.file_name} failed: {problem or type(problem).__name__}."
-            answer = {"kind": "failed", "error": TrainingFailed.__name__, "message": message}
-        print(json.dumps(answer), file=answers, flush=True)
+            text = f"Trial {trial.file_name} failed: {problem or type(problem).__name__}."
+            answer = {"kind": "failed", **describe_problem(TrainingFailed(text))}
+        answers.write(json.dumps(answer).encode() + b"\n")
+        answers.flush()
 
 
 def _measure_latency(model: Any, test: Sequences, options: HeadOptions) -> float:

@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from features.errors import NoClips, OptionInvalid, StoreDamaged
 from features.records import ClipRecord, IntArray, VectorArray
-from features.store.hdf5 import clip_crc32, read_frame_range
-from features.store.ranges import FrameRange
+from features.store.hdf5 import FrameRange, clip_crc32, read_frame_range
 from features.store.store import Store
 
 BoolArray = npt.NDArray[np.bool_]

@@ -6,11 +6,14 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from features.system.files import private_folder
 from pipeline.data.sequences import Sequences
+
+# Begins the names of folders of shared sequences.
+SHARED_NAME = "shared"
 
 _ARRAYS = ("vectors", "mask", "class_indices")
 _IDS_FILE = "clip_ids.json"
@@ -18,21 +21,11 @@ _IDS_FILE = "clip_ids.json"
 
 @contextmanager
 def shared_sequences(sequences: Sequences, parent: Path) -> Iterator[Path]:
-    """Write sequences into a folder for as long as the context lasts.
+    """Write sequences into a folder inside `parent` for as long as the context lasts.
 
-    Parameters
-    ----------
-    sequences : Sequences
-    parent : Path
-        Folder to make it in; needs as much room as the padded arrays.
-
-    Yields
-    ------
-    Path
-        For `map_sequences`.
+    It needs as much room as the padded arrays; what killed comparisons left goes first.
     """
-    with TemporaryDirectory(prefix="shared-", dir=parent) as name:
-        folder = Path(name)
+    with private_folder(parent / SHARED_NAME) as folder:
         for array in _ARRAYS:
             np.save(folder / f"{array}.npy", getattr(sequences, array))
         (folder / _IDS_FILE).write_text(json.dumps(sequences.clip_ids), encoding="ascii")
@@ -40,17 +33,7 @@ def shared_sequences(sequences: Sequences, parent: Path) -> Iterator[Path]:
 
 
 def map_sequences(folder: Path) -> Sequences:
-    """Open what `shared_sequences` wrote, without reading it.
-
-    Parameters
-    ----------
-    folder : Path
-
-    Returns
-    -------
-    Sequences
-        Read-only; the system keeps one copy for all processes.
-    """
+    """Open what `shared_sequences` wrote, without reading it: the system keeps one copy for all."""
     vectors, mask, class_indices = (
         np.load(folder / f"{array}.npy", mmap_mode="r") for array in _ARRAYS
     )

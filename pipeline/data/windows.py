@@ -6,7 +6,7 @@ import numpy as np
 
 from features.records import IntArray
 from pipeline.data.sequences import Float32Array, Sequences
-from pipeline.heads.headoptions import Aggregate
+from pipeline.heads.registry import Aggregate
 
 
 def cut_windows(sequences: Sequences, window: int | None) -> tuple[Sequences, IntArray]:
@@ -57,7 +57,7 @@ def join_windows(probabilities: Float32Array, owners: IntArray, how: Aggregate) 
     owners : ndarray of int64, shape (n_windows,)
         See `cut_windows`.
     how : {"mean", "max", "vote"}
-        See `pipeline.heads.headoptions.HeadOptions`.
+        See `pipeline.heads.registry.HeadOptions`.
 
     Returns
     -------

@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from features.backbone.weights import BUILTIN, IMAGENET, find_backbone
-from features.errors import OptionInvalid, OutputExists, WeightsNotFound
+from features.backbone.weights import BUILTIN, IMAGENET, BackboneOptions, find_backbone
+from features.errors import OptionInvalid, OutputExists, WeightsNotFound, resuming
 from features.extract import Progress, extract_features
-from pipeline.compare.compare import compare_heads
-from pipeline.compare.comparison import Comparison
-from pipeline.demo.demosummary import DemoEvent, DemoStep, DemoSummary
-from pipeline.demo.drawing.sample import SampleSummary, make_sample
+from features.system.files import clear_partials, read_json, report_unwritable, write_json
+from pipeline.compare.compare import Comparison, TrialProgress, compare_heads
+from pipeline.demo.drawing.sample import SampleSpec, SampleSummary, make_sample
 from pipeline.demo.orderpairs import OrderScores, score_order_pairs
-from pipeline.runs.outputs import read_json, report_unwritable, write_json
+from pipeline.heads.registry import HeadOptions
 from pipeline.runs.predict import predict_videos
+from pipeline.training.options import EpochReport
 from pipeline.training.train import train_head
 
-DEMO_FILE = "demo.json"
 # Four whose frames tell them apart, and two pairs that only the order of frames does.
 DEMO_ACTIONS = ("walk", "wave", "squat", "bow", "sit-down", "stand-up", "pick-up", "put-down")
 # The second sees how frames differ from their clip's mean: places and people are drawn at
-# random, so that what stays the same throughout a clip tells nothing of the action.
+# random, so that what stays the same throughout a clip tells nothing about the action.
 DEMO_HEADS = ("mean-linear", "lstm:centred")
-DEFAULT_ACTORS = 12
+# Of the actors to learn from; every action then has a few dozen clips.
+N_TAKES = 4
+_DEMO_FILE = "demo.json"
+_LEAST_ACTORS = 3
 # The narrowest MobileNetV2, three times as quick as the full one: this is a demonstration.
 _ALPHA = 0.35
-# Of a weights file of one's own; the named weights have sizes of their own.
+# For a weights file of one's own; the named weights have sizes of their own.
 _SIZE_PX = 96
-_LEAST_ACTORS = 3
 # Fewer numbers than clips to learn from.
-DEMO_REDUCE = "pca:64"
-# Of those who are learned from; every action then has a few dozen clips.
-N_TAKES = 4
+_REDUCE = "pca:64"
 _FOLDS = 3
 _SEEDS = 1
+_N_STEPS = 7
 _SUBSTITUTED = (
     "The ImageNet weights are not in Keras' cache and cannot be downloaded here. The demo goes on "
     "with the small weights that come with framehead; those were trained on drawings, and on "
@@ -46,31 +45,120 @@ _SUBSTITUTED = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What the demo is made of.
+
+    Attributes
+    ----------
+    weights : str or Path, optional
+        Weights of MobileNetV2 with alpha 0.35, the narrowest, for speed. "imagenet", "builtin"
+        or a Keras file made with ``include_top=False``. By default imagenet if Keras has them or
+        can get them, else builtin.
+    n_actors : int, default 12
+        People to learn from, at least 3; fewer are quicker, and tell less. A third as many
+        are drawn into another folder, to be predicted only.
+    seed : int, default 0
+        Seed of the drawings, the splits and the training.
+
+    Raises
+    ------
+    OptionInvalid
+        If there are too few actors.
+    """
+
+    weights: str | Path | None = field(
+        default=None, metadata={"flag": "--weights", "metavar": "imagenet|builtin|PATH"}
+    )
+    n_actors: int = field(default=12, metadata={"flag": "--actors"})
+    seed: int = field(default=0, metadata={"flag": "--seed"})
+
+    def __post_init__(self) -> None:
+        """Check the number of actors."""
+        if self.n_actors < _LEAST_ACTORS:
+            raise OptionInvalid(
+                f"The demo needs at least {_LEAST_ACTORS} actors, for groups that train, "
+                f"validate and test. Received: {self.n_actors}."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class DemoStep:
+    """A step of the demo begins, or something is to be said about it."""
+
+    number: int  # from 1
+    n_steps: int
+    text: str
+
+
+DemoEvent = DemoStep | Progress | EpochReport | TrialProgress
+
+
+@dataclass(frozen=True, slots=True)
+class DemoSummary:
+    """What the demo made and found.
+
+    Attributes
+    ----------
+    folder : str
+    weights : str
+        "imagenet", "builtin", or a file.
+    weights_note : str
+        Why other weights are used than people would expect; else empty.
+    n_clips, n_actors : int
+        Trained and tested on, with groups apart.
+    run_accuracies : dict of str to float
+        By head, on the test part of its run.
+    comparison_accuracies : dict of str to float
+        By head, over all clips; each was tested once.
+    order : OrderScores
+        On the actions that only the order of frames tells apart.
+    n_unseen, n_unseen_right : int
+        Clips of actors in another folder, and how many of them the LSTM names right.
+    n_unseen_actors : int
+    overlay : str
+        One overlay video, below the folder; more stand beside it.
+    seconds : float
+    is_new : bool
+        False if the demo was finished before; then nothing was done.
+    """
+
+    folder: str
+    weights: str
+    weights_note: str
+    n_clips: int
+    n_actors: int
+    run_accuracies: dict[str, float]
+    comparison_accuracies: dict[str, float]
+    order: OrderScores
+    n_unseen: int
+    n_unseen_right: int
+    n_unseen_actors: int
+    overlay: str
+    seconds: float
+    is_new: bool = True
+
+
+@resuming()
 def run_demo(
     out: str | Path,
+    options: DemoOptions = DemoOptions(),
     *,
-    weights: str | Path | None = None,
-    n_actors: int = DEFAULT_ACTORS,
-    seed: int = 0,
     on_event: Callable[[DemoEvent], None] = lambda event: None,
 ) -> DemoSummary:
     """Draw clips, embed them, train, compare, and predict actors never seen.
 
-    A demo that was interrupted goes on where it was; one that is finished is only told again.
+    A demo that was interrupted goes on where it was; of a finished one the summary is returned.
 
     Parameters
     ----------
     out : str or Path
         Folder for everything.
-    weights : str or Path, optional
-        "imagenet", "builtin" or a Keras file made with alpha 0.35 and ``include_top=False``.
-        By default "imagenet" if Keras has them or can get them, else "builtin".
-    n_actors : int, default 12
-        At least 3. A third as many are drawn into another folder, to be predicted only.
-    seed : int, default 0
-        Of the drawings, the splits and the training.
+    options : DemoOptions, optional
+        Weights, actors and seed. A demo that goes on keeps the weights it began with.
     on_event : callable, optional
-        Called with a `DemoStep` when a step begins, and with its progress.
+        Called with a `DemoStep` when a step begins, and with its progress: `Progress`,
+        `EpochReport` or `TrialProgress`.
 
     Returns
     -------
@@ -78,30 +166,17 @@ def run_demo(
 
     Raises
     ------
-    OptionInvalid
-        If there are too few actors.
     OutputExists
-        If the folder holds something else, or a demo with other settings.
+        If the folder holds something else, or a demo with other options.
     FrameHeadError
         Whatever the steps raise.
     """
     started = time.perf_counter()
     folder = Path(out)
-    if n_actors < _LEAST_ACTORS:
-        raise OptionInvalid(
-            f"The demo needs at least {_LEAST_ACTORS} actors, for groups that train, validate and "
-            f"test. Received: {n_actors}."
-        )
-    wanted = {
-        "n_actors": n_actors,
-        "seed": seed,
-        "heads": list(DEMO_HEADS),
-        "reduce": DEMO_REDUCE,
-    }
-    known = _claim(folder, wanted, None if weights is None else str(weights))
+    known = _claim(folder, options)
     if known.get("summary"):
         order = OrderScores(**known["summary"].pop("order"))
-        # The folder may have been moved meanwhile.
+        # The folder may have been moved since.
         told = {**known["summary"], "folder": str(folder), "is_new": False}
         return DemoSummary(**told, order=order)
     number = 0
@@ -109,26 +184,23 @@ def run_demo(
     def begin(text: str) -> None:
         nonlocal number
         number += 1
-        on_event(DemoStep(number, 7, text))
+        on_event(DemoStep(number, _N_STEPS, text))
 
     begin("finding the weights of the backbone")
-    chosen, note = known.get("weights"), known.get("weights_note", "")
-    if chosen is None:
-        chosen, note = _choose_weights(weights)
-        known |= {"weights": chosen, "weights_note": note}
+    if known.get("weights") is None:
+        known["weights"], known["weights_note"] = _choose_weights(options.weights)
         _write(folder, known)
-    if note:
-        on_event(DemoStep(number, 7, note))
+    if known["weights_note"]:
+        on_event(DemoStep(number, _N_STEPS, known["weights_note"]))
     begin("drawing clips of actors to learn from, and of others to predict")
-    sample, unseen = _draw(folder, n_actors, seed, on_event)
+    sample, unseen = _draw(folder, options, on_event)
     begin(f"embedding {sample.n_clips} clips")
+    size_px = None if known["weights"] in (IMAGENET, BUILTIN) else _SIZE_PX
     extract_features(
         sample.folder,
         folder / "embeddings.h5",
         labels=sample.csv_path,
-        weights=chosen,
-        alpha=_ALPHA,
-        size_px=None if chosen in (IMAGENET, BUILTIN) else _SIZE_PX,
+        backbone=BackboneOptions(known["weights"], alpha=_ALPHA, size_px=size_px),
         on_progress=on_event,
     )
     runs = {}
@@ -136,10 +208,10 @@ def run_demo(
         begin(f"training {head}")
         runs[head] = train_head(
             folder / "embeddings.h5",
-            folder / "runs" / run_name(head),
+            _run_folder(folder, head),
             head=head,
-            reduce=DEMO_REDUCE,
-            seed=seed,
+            head_options=HeadOptions(reduce=_REDUCE),
+            seed=options.seed,
             on_epoch=on_event,
         ).accuracy
     begin(f"comparing {' and '.join(DEMO_HEADS)}, every actor tested once")
@@ -147,10 +219,10 @@ def run_demo(
         folder / "embeddings.h5",
         folder / "comparison",
         heads=DEMO_HEADS,
-        reduce=DEMO_REDUCE,
+        head_options=HeadOptions(reduce=_REDUCE),
         seeds=_SEEDS,
         folds=_FOLDS,
-        seed=seed,
+        seed=options.seed,
         on_trial=on_event,
     )
     begin(f"predicting {unseen.n_clips} clips of actors never seen, and drawing the predictions")
@@ -160,23 +232,31 @@ def run_demo(
     return summary
 
 
-def run_name(head: str) -> str:
-    """Return what the demo calls the run of a head; colons are not for file names."""
-    return head.partition(":")[0]
+def _run_folder(folder: Path, head: str) -> Path:
+    # Colons are not for file names.
+    return folder / "runs" / head.partition(":")[0]
 
 
-def _claim(folder: Path, wanted: dict[str, Any], weights: str | None) -> dict[str, Any]:
+def _claim(folder: Path, options: DemoOptions) -> dict[str, Any]:
     """Make the folder this demo's, or read what an earlier attempt left."""
+    wanted = {
+        "n_actors": options.n_actors,
+        "seed": options.seed,
+        "heads": list(DEMO_HEADS),
+        "reduce": _REDUCE,
+    }
     known: dict[str, Any] = {"settings": wanted}
     with report_unwritable(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if (folder / DEMO_FILE).is_file():
-            known = read_json(folder / DEMO_FILE)
+        clear_partials(folder / _DEMO_FILE)
+        if (folder / _DEMO_FILE).is_file():
+            known = read_json(folder / _DEMO_FILE)
         elif any(folder.iterdir()):
             raise OutputExists(
                 f"A demo needs a folder of its own. '{folder}' holds other files.",
                 hint="give another --out",
             )
+    weights = None if options.weights is None else str(options.weights)
     has_other_weights = weights is not None and known.get("weights", weights) != weights
     if known["settings"] != wanted or has_other_weights:
         raise OutputExists(
@@ -188,48 +268,47 @@ def _claim(folder: Path, wanted: dict[str, Any], weights: str | None) -> dict[st
 
 def _write(folder: Path, known: dict[str, Any]) -> None:
     with report_unwritable(folder):
-        write_json(folder / DEMO_FILE, known)
+        write_json(folder / _DEMO_FILE, known)
 
 
 def _choose_weights(weights: str | Path | None) -> tuple[str, str]:
+    """Return the weights to use, and a note if they are not those that people would expect."""
     if weights is not None:
         return str(weights), ""
     try:
-        find_backbone(IMAGENET, alpha=_ALPHA)
+        find_backbone(BackboneOptions(IMAGENET, alpha=_ALPHA))
     except WeightsNotFound:
         return BUILTIN, _SUBSTITUTED
     return IMAGENET, ""
 
 
 def _draw(
-    folder: Path, n_actors: int, seed: int, on_event: Callable[[DemoEvent], None]
+    folder: Path, options: DemoOptions, on_event: Callable[[DemoEvent], None]
 ) -> tuple[SampleSummary, SampleSummary]:
-    n_unseen = n_actors // 3
-    n_clips = len(DEMO_ACTIONS) * (N_TAKES * n_actors + n_unseen)
+    """Draw actors to learn from, and others to predict; another seed draws other people."""
+    learned = SampleSpec(options.n_actors, N_TAKES, DEMO_ACTIONS, seed=options.seed)
+    unseen = SampleSpec(options.n_actors // 3, 1, DEMO_ACTIONS, seed=options.seed + 1)
+    n_learned = len(DEMO_ACTIONS) * learned.n_actors * learned.n_takes
+    n_clips = n_learned + len(DEMO_ACTIONS) * unseen.n_actors
 
-    def draw(name: str, n_people: int, n_takes: int, people: int, n_before: int) -> SampleSummary:
+    def draw(name: str, spec: SampleSpec, n_before: int) -> SampleSummary:
         return make_sample(
             folder / name,
-            n_actors=n_people,
-            n_takes=n_takes,
-            actions=DEMO_ACTIONS,
-            seed=people,
+            spec,
             on_progress=lambda p: on_event(Progress(n_clips, n_before + p.n_done, 0, None)),
         )
 
-    # Another seed draws other people.
-    sample = draw("videos", n_actors, N_TAKES, seed, 0)
-    return sample, draw("unseen", n_unseen, 1, seed + 1, sample.n_clips)
+    return draw("videos", learned, 0), draw("unseen", unseen, n_learned)
 
 
 def _predict(
     folder: Path, unseen: SampleSummary, on_event: Callable[[DemoEvent], None]
 ) -> list[dict[str, str]]:
-    """Predict the unseen clips, once; tell each one's label, prediction and overlay."""
+    """Predict the unseen clips, once; list the label, prediction and overlay of each."""
     done = folder / "predictions.json"
     if not done.is_file():
         summary = predict_videos(
-            folder / "runs" / run_name(DEMO_HEADS[-1]),
+            _run_folder(folder, DEMO_HEADS[-1]),
             [unseen.folder],
             overlay=folder / "overlays",
             overwrite=True,
@@ -245,8 +324,9 @@ def _predict(
             for item in summary.predictions
         ]
         with report_unwritable(done):
+            clear_partials(done)
             write_json(done, found)
-    predictions: list[dict[str, str]] = json.loads(done.read_text(encoding="ascii"))
+    predictions: list[dict[str, str]] = read_json(done)
     return predictions
 
 

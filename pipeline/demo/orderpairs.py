@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.runs.outputs import read_csv
+from features.system.files import read_csv
 from pipeline.scores.paired import compare_pairs
 
 ORDER_PAIRS = (("sit-down", "stand-up"), ("pick-up", "put-down"))
@@ -40,21 +40,7 @@ class OrderScores:
 
 
 def score_order_pairs(comparison: Path, heads: Sequence[str], *, seed: int = 0) -> OrderScores:
-    """Score two heads of a finished comparison on the clips of `ORDER_PAIRS`.
-
-    Parameters
-    ----------
-    comparison : Path
-        A folder that ``compare-heads`` wrote, with one seed.
-    heads : sequence of str, length 2
-        One that cannot see the order of frames, one that can.
-    seed : int, default 0
-        Of random sign flips.
-
-    Returns
-    -------
-    OrderScores
-    """
+    """Score two heads, blind to order and not, by the ``predictions.csv`` of a comparison."""
     labels = {label for pair in ORDER_PAIRS for label in pair}
     rows = [row for row in read_csv(comparison / "predictions.csv") if row["label"] in labels]
     mine = {

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +17,8 @@ from features.backbone.engines import choose_engine, keras_sees_gpu, nvidia_driv
 from features.backbone.model import build_backbone
 from features.errors import FrameHeadError, WeightsUnreadable
 from features.system.keras import import_keras
+from features.system.processes import run_helper
+from features.system.versions import package_version
 from features.video.frames import import_cv2
 
 # All of them keep a grey picture grey, within a little.
@@ -28,62 +28,23 @@ _N_FRAMES = 5
 
 @dataclass(frozen=True, slots=True)
 class ProbeAnswer:
-    """What one probe said.
+    """What one probe said; too late an answer says nothing about what it tried."""
 
-    Attributes
-    ----------
-    facts : dict
-        Empty if it failed.
-    fault : str
-        Why it failed; empty if it did not.
-    hint : str
-        What mends it, where the probe knew.
-    is_late : bool
-        It was killed because it took too long, which says nothing about what it tried.
-    """
-
-    facts: dict[str, Any]
+    facts: dict[str, Any]  # empty if it failed
     fault: str = ""
-    hint: str = ""
+    hint: str = ""  # what mends it, where the probe knew
     is_late: bool = False
 
 
 def run_probe(name: str, *arguments: str, limit_seconds: float) -> ProbeAnswer:
-    """Run one probe in a process of its own.
+    """Run one probe in a process of its own, and answer also if that crashed or hung.
 
-    Parameters
-    ----------
-    name : {"opencv", "codecs", "tensorflow", "keras", "litert", "engine", "gpu"}
-    *arguments : str
-        For "keras": path, alpha and size of each weights file to try, one after the other.
-    limit_seconds : float
-        After which the process is killed.
-
-    Returns
-    -------
-    ProbeAnswer
-        Also if the process crashed or hung.
+    The arguments of "keras" are path, alpha and size of each weights file to try.
     """
-    here = str(Path(__file__).resolve().parents[2])
-    code = (
-        f"import sys; sys.path.insert(0, {here!r}); from pipeline.doctor.probes import main; main()"
-    )
-    try:
-        finished = subprocess.run(
-            [sys.executable, "-P", "-c", code, name, *arguments],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=limit_seconds,
-        )
-    except subprocess.TimeoutExpired:
-        return ProbeAnswer({}, f"no answer within {limit_seconds:g} s", is_late=True)
-    if finished.returncode < 0:
-        return ProbeAnswer({}, f"the process was killed by signal {-finished.returncode}")
-    lines = finished.stdout.strip().splitlines()
-    if finished.returncode or not lines:
-        said = finished.stderr.strip().splitlines() or ["no reason given"]
-        return ProbeAnswer({}, said[-1])
+    finished = run_helper("pipeline.doctor.probes", name, *arguments, limit_seconds=limit_seconds)
+    lines = finished.output.splitlines()
+    if finished.fault or not lines:
+        return ProbeAnswer({}, finished.fault or "no answer", is_late=finished.is_late)
     # Libraries may print what they like before; the answer is the last line.
     answer: dict[str, Any] = json.loads(lines[-1])
     return ProbeAnswer(answer["facts"], answer["fault"], answer["hint"])
@@ -130,7 +91,7 @@ def _probe_keras() -> dict[str, Any]:
     return {
         "version": keras.__version__,
         "backend": backend,
-        "backend_version": importlib.metadata.version(backend),
+        "backend_version": package_version(backend),
         "sees_gpu": keras_sees_gpu(),
         "weights_faults": _try_weights(sys.argv[2:]),
     }
@@ -152,7 +113,7 @@ def _probe_litert() -> dict[str, Any]:
     from ai_edge_litert.interpreter import Interpreter
 
     return {
-        "version": importlib.metadata.version("ai-edge-litert"),
+        "version": package_version("ai-edge-litert"),
         "interpreter": Interpreter.__name__,
     }
 
@@ -188,7 +149,3 @@ def main() -> None:
         text = str(problem).strip().splitlines() or [""]
         answer["fault"] = f"{type(problem).__name__}: {text[0]}"
     print(json.dumps(answer))
-
-
-if __name__ == "__main__":
-    main()

@@ -17,10 +17,10 @@ from features.backbone.weights import (
     IMAGENET,
     builtin_path,
     embedding_dim,
-    file_sha256,
     imagenet_path,
 )
 from features.records import BackboneSpec
+from features.system.files import hash_file
 from pipeline.doctor.probes import ProbeAnswer, run_probe
 
 WeightsState = Literal["whole", "broken", "not tried"]
@@ -34,83 +34,41 @@ _IMAGENET_NAME = re.compile(
 class WeightsFile:
     """One weights file that ``--weights`` would find by name.
 
-    Attributes
-    ----------
-    name : {"imagenet", "builtin"}
-    path : Path
-    alpha : float
-    size_px : int
-    size_bytes : int
-    sha256 : str
-        Hexadecimal.
-    state : {"whole", "broken", "not tried"}
-        Whole means that Keras loads it into the network of this alpha; "not tried" that
-        Keras itself does not run.
-    fault : str
-        Why it is broken or was not tried; else empty.
+    Whole means that Keras loads it into the network of this alpha; "not tried" that Keras itself
+    does not run.
     """
 
-    name: str
+    name: str  # "imagenet" or "builtin"
     path: Path
     alpha: float
     size_px: int
     size_bytes: int
     sha256: str
     state: WeightsState
-    fault: str
+    fault: str  # why it is broken or was not tried
 
 
 @dataclass(frozen=True, slots=True)
 class ConvertedModel:
-    """A backbone that framehead converted for LiteRT and keeps.
-
-    Attributes
-    ----------
-    path : Path
-    size_bytes : int
-    source : Path or None
-        The weights file that it was made from, if that is among the listed ones.
-    """
+    """A backbone that framehead converted for LiteRT and keeps."""
 
     path: Path
     size_bytes: int
-    source: Path | None
+    source: Path | None  # the weights file, if that is among the listed ones
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsSummary:
-    """All weights on this machine.
+    """All weights on this machine."""
 
-    Attributes
-    ----------
-    keras_folder : Path
-        Where Keras caches weights: ``models`` below KERAS_HOME.
-    converted_folder : Path
-        Where framehead keeps what it converted.
-    files : tuple of WeightsFile
-    converted : tuple of ConvertedModel
-    """
-
-    keras_folder: Path
+    keras_folder: Path  # ``models`` below KERAS_HOME
     converted_folder: Path
     files: tuple[WeightsFile, ...]
     converted: tuple[ConvertedModel, ...]
 
 
 def list_weights(*, limit_seconds: float = 120.0) -> tuple[WeightsSummary, ProbeAnswer]:
-    """Find every weights file, hash it and try to load it. Nothing is downloaded.
-
-    Parameters
-    ----------
-    limit_seconds : float, default 120
-        For Keras, which loads the files.
-
-    Returns
-    -------
-    summary : WeightsSummary
-    keras : ProbeAnswer
-        What Keras said of itself.
-    """
+    """Find every weights file, hash it and try to load it. Nothing is downloaded."""
     keras_folder = imagenet_path(DEFAULT_ALPHA, DEFAULT_SIZE_PX).parent
     found: list[tuple[str, Path, float, int]] = []
     for path in sorted(keras_folder.glob("*.h5")):
@@ -127,7 +85,7 @@ def list_weights(*, limit_seconds: float = 120.0) -> tuple[WeightsSummary, Probe
         state: WeightsState = "broken" if fault else "whole"
         if str(path) not in faults:
             state = "not tried"
-        size_bytes, sha256 = path.stat().st_size, file_sha256(path)
+        size_bytes, sha256 = path.stat().st_size, hash_file(path)
         files.append(WeightsFile(name, path, alpha, size_px, size_bytes, sha256, state, fault))
     converted = _list_converted(tuple(files))
     return WeightsSummary(keras_folder, cache_folder(), tuple(files), converted), keras
@@ -145,5 +103,4 @@ def _list_converted(files: tuple[WeightsFile, ...]) -> tuple[ConvertedModel, ...
     return tuple(
         ConvertedModel(path, path.stat().st_size, source_of.get(path))
         for path in sorted(cache_folder().glob("mobilenetv2-*.tflite"))
-        if ".partial" not in path.name
     )

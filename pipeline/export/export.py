@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
 from features.errors import NoClips, OptionInvalid, OutputExists
 from features.records import ClipEmbedding, ClipRecord
-from features.store.hdf5 import read_frame_range
-from features.store.ranges import coalesce
+from features.store.hdf5 import coalesce, read_frame_range
 from features.store.store import Store, is_usable, open_store, require_same_settings
+from features.system.files import report_unwritable, require_outside, staged_file, staged_folder
 from pipeline.data.sequences import sequence_from_vectors
-from pipeline.export.formats import Block, write_csv_rows, write_npz, write_parquet, write_projector
-from pipeline.runs.outputs import report_unwritable, require_outside, staged_file, staged_folder
+from pipeline.export.formats import FORMATS, Block, ExportFormat
 from pipeline.runs.run import RUN_FILE, Run, load_model, read_run
 
-ExportFormat = Literal["npz", "csv", "parquet", "projector"]
 ExportLevel = Literal["frame", "clip"]
 
 # Frames read at once: a few dozen megabytes.
@@ -33,7 +32,7 @@ class ExportSummary:
     Attributes
     ----------
     path : str
-    format : {"npz", "csv", "parquet", "projector"}
+    format : str
     level : {"frame", "clip"}
     n_clips : int
     n_rows : int
@@ -45,7 +44,7 @@ class ExportSummary:
     """
 
     path: str
-    format: ExportFormat
+    format: str
     level: ExportLevel
     n_clips: int
     n_rows: int
@@ -57,7 +56,7 @@ def export_embeddings(
     store_path: str | Path,
     out: str | Path,
     *,
-    format: ExportFormat | None = None,
+    format: str | None = None,
     level: ExportLevel | None = None,
     run: str | Path | None = None,
     overwrite: bool = False,
@@ -72,8 +71,9 @@ def export_embeddings(
     store_path : str or Path
     out : str or Path
         File, or folder for the projector.
-    format : {"npz", "csv", "parquet", "projector"}, optional
-        By default what the suffix of `out` says; without a suffix the projector.
+    format : str, optional
+        "npz", "csv", "parquet", "projector", or a registered one; by default what the suffix of
+        `out` says, and without a suffix the projector.
     level : {"frame", "clip"}, optional
         One row per frame, or one per clip: the mean over its frames. By default "frame",
         with `run` "clip".
@@ -108,7 +108,7 @@ def export_embeddings(
     head = None if run is None else read_run(run)
     if head is not None:
         require_same_settings(store.header, head.header, where=str(store.path))
-    clips = [clip for clip in store.clips if is_usable(clip) and clip.n_frames > 0]
+    clips = [clip for clip in store.clips if _is_exported(clip)]
     if not clips:
         raise NoClips(
             f"An export needs a clip with embeddings. '{store.path}' has none.",
@@ -123,10 +123,12 @@ def export_embeddings(
         blocks = map(_average, blocks)
     first = next(blocks)
     n_rows = sum(clip.n_frames for clip in clips) if depth == "frame" else len(clips)
-    _write(target, wanted, _chain(first, blocks), store)
+    stage = staged_folder if wanted.marker else staged_file
+    with stage(target) as partial, report_unwritable(target):
+        wanted.write(partial, chain([first], blocks), store.header)
     return ExportSummary(
         path=str(out),
-        format=wanted,
+        format=wanted.name,
         level=depth,
         n_clips=len(clips),
         n_rows=n_rows,
@@ -136,15 +138,18 @@ def export_embeddings(
 
 
 def _choose_format(target: Path, format: str | None) -> ExportFormat:
-    by_suffix = {".npz": "npz", ".csv": "csv", ".parquet": "parquet", "": "projector"}
-    choice = by_suffix.get(target.suffix.lower(), "") if format is None else format
-    for known in get_args(ExportFormat):
-        if choice == known:
-            return known  # type: ignore[no-any-return]
+    if format is None:
+        suffix = target.suffix.lower()
+        format = next((name for name, kind in FORMATS.items() if kind.suffix == suffix), "")
+        received = f"the suffix {target.suffix!r}"
+    else:
+        received = repr(format)
+    if format in FORMATS:
+        return FORMATS[format]()
+    suffixes = [kind.suffix for kind in FORMATS.values() if kind.suffix]
     raise OptionInvalid(
-        f"--format must be one of {', '.join(get_args(ExportFormat))}. Received: "
-        f"{f'the suffix {target.suffix!r}' if format is None else repr(format)}.",
-        hint="end --out in .npz, .csv or .parquet, or give --format",
+        f"--format must be one of {', '.join(FORMATS)}. Received: {received}.",
+        hint=f"end --out in {', '.join(suffixes[:-1])} or {suffixes[-1]}, or give --format",
     )
 
 
@@ -174,9 +179,10 @@ def _require_no_source(target: Path, store: Store, run: str | Path | None) -> No
 def _require_replaceable(target: Path, format: ExportFormat, *, overwrite: bool) -> None:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
-    is_ours = target.is_dir() == (format == "projector")
-    if target.is_dir() and is_ours:
-        is_ours = (target / "projector_config.pbtxt").exists()
+    if target.is_dir():
+        is_ours = bool(format.marker) and (target / format.marker).exists()
+    else:
+        is_ours = not format.marker
     if not is_ours or not overwrite:
         raise OutputExists(
             f"--out must be new. '{target}' exists"
@@ -185,21 +191,11 @@ def _require_replaceable(target: Path, format: ExportFormat, *, overwrite: bool)
         )
 
 
-def _write(target: Path, format: ExportFormat, blocks: Iterator[Block], store: Store) -> None:
-    if format == "projector":
-        with staged_folder(target) as folder, report_unwritable(target):
-            write_projector(folder, blocks)
-        return
-    writers = {"npz": write_npz, "csv": write_csv_rows, "parquet": write_parquet}
-    with staged_file(target) as partial, report_unwritable(target):
-        writers[format](partial, blocks, store.header)
-
-
 def _read_blocks(store: Store) -> Iterator[Block]:
     batch: list[int] = []
     n_frames = 0
     for index, clip in enumerate(store.clips):
-        if clip.status != "done" or clip.n_frames == 0:
+        if not _is_exported(clip):
             continue
         if batch and n_frames + clip.n_frames > _BLOCK_FRAMES:
             yield _read_block(store, batch)
@@ -208,6 +204,10 @@ def _read_blocks(store: Store) -> Iterator[Block]:
         n_frames += clip.n_frames
     if batch:
         yield _read_block(store, batch)
+
+
+def _is_exported(clip: ClipRecord) -> bool:
+    return is_usable(clip) and clip.n_frames > 0
 
 
 def _read_block(store: Store, indices: list[int]) -> Block:
@@ -243,7 +243,7 @@ def _average(block: Block) -> Block:
 def _apply_head(blocks: Iterator[Block], run: Run) -> Iterator[Block]:
     from features.system.keras import import_keras
     from pipeline.data.windows import average_windows, cut_windows
-    from pipeline.training.epochs import predict_probabilities
+    from pipeline.heads.model import predict_probabilities
 
     model = load_model(run)
     # Up to the layer that classifies: what the head made of the whole clip.
@@ -254,8 +254,3 @@ def _apply_head(blocks: Iterator[Block], run: Run) -> Iterator[Block]:
         windows, owners = cut_windows(sequences, run.head_options.window)
         vectors = average_windows(predict_probabilities(inner, windows), owners)
         yield Block(tuple(clip for clip, _ in pairs), vectors, None, None)
-
-
-def _chain(first: Block, rest: Iterator[Block]) -> Iterator[Block]:
-    yield first
-    yield from rest

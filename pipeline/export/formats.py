@@ -1,18 +1,19 @@
-"""The file formats of an export; each takes rows in blocks."""
+"""The file formats of an export: each is one class, which takes rows in blocks."""
 
 from __future__ import annotations
 
 import csv
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from features.errors import ExtraMissing
 from features.records import ClipRecord, FloatArray, IntArray, StoreHeader, VectorArray
-from pipeline.runs.outputs import open_csv
+from features.system.files import open_csv
 
 CLIP_COLUMNS = ("clip_id", "label", "group", "split")
 
@@ -29,6 +30,7 @@ class Block:
     frame_indices : ndarray of int64, shape (n_rows,), or None
         None if a row is a whole clip.
     timestamps_seconds : ndarray of float64, shape (n_rows,), or None
+        None if a row is a whole clip.
     """
 
     clips: tuple[ClipRecord, ...]
@@ -37,130 +39,182 @@ class Block:
     timestamps_seconds: FloatArray | None
 
 
-def write_npz(path: Path, blocks: Iterator[Block], header: StoreHeader) -> None:
-    """Write one NumPy archive; loads without pickle.
+class ExportFormat(ABC):
+    """How rows are written; the first line of a subclass's docstring is its help.
+
+    Attributes
+    ----------
+    name : str
+        As ``--format`` takes it.
+    suffix : str
+        Of the files that have this format without being asked; empty for a folder.
+    marker : str
+        For a folder the file by which it is known, so that it may be replaced.
+    """
+
+    name: ClassVar[str]
+    suffix: ClassVar[str]
+    marker: ClassVar[str] = ""
+
+    @abstractmethod
+    def write(self, path: Path, blocks: Iterator[Block], header: StoreHeader) -> None:
+        """Write all blocks to a new file, or into an empty folder.
+
+        Parameters
+        ----------
+        path : Path
+            A file's partial name, with the suffix that was asked for, or a folder that exists.
+        blocks : iterator of Block
+            At least one; all of the same kind of row.
+        header : StoreHeader
+            How the embeddings were made.
+        """
+
+
+FORMATS: dict[str, type[ExportFormat]] = {}
+
+_Format = TypeVar("_Format", bound=type[ExportFormat])
+
+
+def register_format(format: _Format) -> _Format:
+    """Add an export format to those that ``export-embeddings`` offers.
 
     Parameters
     ----------
-    path : Path
-    blocks : iterator of Block
-        All of them are held in memory at once.
-    header : StoreHeader
-        Kept as JSON text in the array ``header``.
+    format : class
+        A subclass of `ExportFormat` that takes no arguments.
+
+    Returns
+    -------
+    class
+        The same, so that this can be a decorator.
     """
-    everything = list(blocks)
-    arrays: dict[str, Any] = {"vectors": np.concatenate([block.vectors for block in everything])}
-    for column in CLIP_COLUMNS:
-        values = [getattr(clip, column) for block in everything for clip in block.clips]
-        arrays[column] = np.array(values, dtype=np.str_)
-    frames = [(b.frame_indices, b.timestamps_seconds) for b in everything]
-    if frames[0][0] is not None:
-        arrays["frame_index"] = np.concatenate(
-            [indices for indices, _ in frames if indices is not None]
-        )
-        arrays["timestamp_seconds"] = np.concatenate([t for _, t in frames if t is not None])
-    arrays["header"] = np.array(header.to_json())
-    arrays["fingerprint"] = np.array(header.fingerprint)
-    # An open file, because to a name without .npz NumPy appends it.
-    with path.open("wb") as file:
-        np.savez(file, **arrays)
+    FORMATS[format.name] = format
+    return format
 
 
-def write_csv_rows(path: Path, blocks: Iterator[Block], header: StoreHeader) -> None:
-    """Write one row per vector, with columns v0, v1, ...
+@register_format
+class NpzFormat(ExportFormat):
+    """One NumPy archive that loads without pickle; all rows are held in memory at once."""
 
-    Parameters
-    ----------
-    path : Path
-    blocks : iterator of Block
-    header : StoreHeader
-        Not written: a CSV has no place for it.
+    name = "npz"
+    suffix = ".npz"
+
+    def write(self, path: Path, blocks: Iterator[Block], header: StoreHeader) -> None:
+        """See `ExportFormat`; the header is JSON text in the array ``header``."""
+        everything = list(blocks)
+        arrays: dict[str, Any] = {
+            "vectors": np.concatenate([block.vectors for block in everything])
+        }
+        for column in CLIP_COLUMNS:
+            values = [getattr(clip, column) for block in everything for clip in block.clips]
+            arrays[column] = np.array(values, dtype=np.str_)
+        frames = [(b.frame_indices, b.timestamps_seconds) for b in everything]
+        if frames[0][0] is not None:
+            arrays["frame_index"] = np.concatenate(
+                [indices for indices, _ in frames if indices is not None]
+            )
+            arrays["timestamp_seconds"] = np.concatenate([t for _, t in frames if t is not None])
+        arrays["header"] = np.array(header.to_json())
+        arrays["fingerprint"] = np.array(header.fingerprint)
+        # An open file, because to a name without .npz NumPy appends it.
+        with path.open("wb") as file:
+            np.savez(file, **arrays)
+
+
+@register_format
+class CsvFormat(ExportFormat):
+    """One row per vector, with columns v0, v1, ...; the header has no place there."""
+
+    name = "csv"
+    suffix = ".csv"
+
+    def write(self, path: Path, blocks: Iterator[Block], header: StoreHeader) -> None:
+        """See `ExportFormat`."""
+        with open_csv(path) as file:
+            writer = csv.writer(file, lineterminator="\n")
+            for number, block in enumerate(blocks):
+                if number == 0:
+                    names = [f"v{index}" for index in range(block.vectors.shape[1])]
+                    writer.writerow([*_metadata_columns(block), *names])
+                text = _format_vectors(block.vectors)
+                for about, values in zip(_metadata_rows(block), text, strict=True):
+                    writer.writerow([*about, *values])
+
+
+@register_format
+class ParquetFormat(ExportFormat):
+    """One Parquet file with the column ``vector`` of fixed-size float32 lists.
+
+    Names that are not UTF-8 cannot be kept there; their odd bytes become U+FFFD.
     """
-    with open_csv(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        for number, block in enumerate(blocks):
-            if number == 0:
-                names = [f"v{index}" for index in range(block.vectors.shape[1])]
-                writer.writerow([*_metadata_columns(block), *names])
-            text = _format_vectors(block.vectors)
-            for about, values in zip(_metadata_rows(block), text, strict=True):
-                writer.writerow([*about, *values])
+
+    name = "parquet"
+    suffix = ".parquet"
+
+    def write(self, path: Path, blocks: Iterator[Block], header: StoreHeader) -> None:
+        """See `ExportFormat`; one row group per block, the header as metadata of the schema."""
+        try:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+        except ImportError as problem:
+            raise ExtraMissing(
+                f"Parquet needs pyarrow, which cannot be imported: {problem}.",
+                hint='pip install "framehead[parquet]"',
+            ) from problem
+        first = next(blocks)
+        dim = first.vectors.shape[1]
+        columns = [(name, pa.string()) for name in CLIP_COLUMNS]
+        if first.frame_indices is not None:
+            columns += [("frame_index", pa.int64()), ("timestamp_seconds", pa.float64())]
+        metadata = {
+            "framehead.header": header.to_json(),
+            "framehead.fingerprint": header.fingerprint,
+        }
+        vector = pa.list_(pa.float32(), dim)
+        schema = pa.schema([*columns, ("vector", vector)], metadata=metadata)
+
+        def write(writer: Any, block: Block) -> None:
+            arrays = [
+                pa.array([_valid_text(getattr(clip, name)) for clip in block.clips], pa.string())
+                for name in CLIP_COLUMNS
+            ]
+            if block.frame_indices is not None:
+                arrays += [pa.array(block.frame_indices), pa.array(block.timestamps_seconds)]
+            values = pa.array(np.ravel(block.vectors).astype(np.float32))
+            arrays.append(pa.FixedSizeListArray.from_arrays(values, dim))
+            writer.write_table(pa.table(arrays, schema=schema))
+
+        with pq.ParquetWriter(path, schema) as writer:
+            write(writer, first)
+            for block in blocks:
+                write(writer, block)
 
 
-def write_parquet(path: Path, blocks: Iterator[Block], header: StoreHeader) -> None:
-    """Write one Parquet file with the column ``vector`` of fixed-size float32 lists.
+@register_format
+class ProjectorFormat(ExportFormat):
+    """A log folder for TensorBoard's embedding projector."""
 
-    Parameters
-    ----------
-    path : Path
-    blocks : iterator of Block
-        One row group each. Names that are not UTF-8 cannot be kept here; their odd bytes
-        become U+FFFD.
-    header : StoreHeader
-        Kept as metadata of the schema.
+    name = "projector"
+    suffix = ""
+    marker = "projector_config.pbtxt"
 
-    Raises
-    ------
-    ExtraMissing
-        If pyarrow is not installed.
-    """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as problem:
-        raise ExtraMissing(
-            f"Parquet needs pyarrow, which cannot be imported: {problem}.",
-            hint='pip install "framehead[parquet]"',
-        ) from problem
-    first = next(blocks)
-    dim = first.vectors.shape[1]
-    columns = [(name, pa.string()) for name in CLIP_COLUMNS]
-    if first.frame_indices is not None:
-        columns += [("frame_index", pa.int64()), ("timestamp_seconds", pa.float64())]
-    metadata = {"framehead.header": header.to_json(), "framehead.fingerprint": header.fingerprint}
-    vector = pa.list_(pa.float32(), dim)
-    schema = pa.schema([*columns, ("vector", vector)], metadata=metadata)
-
-    def write(writer: Any, block: Block) -> None:
-        arrays = [
-            pa.array([_valid_text(getattr(clip, name)) for clip in block.clips], pa.string())
-            for name in CLIP_COLUMNS
-        ]
-        if block.frame_indices is not None:
-            arrays += [pa.array(block.frame_indices), pa.array(block.timestamps_seconds)]
-        values = pa.array(np.ravel(block.vectors).astype(np.float32))
-        arrays.append(pa.FixedSizeListArray.from_arrays(values, dim))
-        writer.write_table(pa.table(arrays, schema=schema))
-
-    with pq.ParquetWriter(path, schema) as writer:
-        write(writer, first)
-        for block in blocks:
-            write(writer, block)
-
-
-def write_projector(folder: Path, blocks: Iterator[Block]) -> None:
-    """Write a log folder for TensorBoard's embedding projector.
-
-    Parameters
-    ----------
-    folder : Path
-        Exists; gets ``vectors.tsv``, ``metadata.tsv`` and ``projector_config.pbtxt``.
-    blocks : iterator of Block
-    """
-    dim = 0
-    with open_csv(folder / "vectors.tsv") as vectors, open_csv(folder / "metadata.tsv") as names:
-        for number, block in enumerate(blocks):
-            dim = block.vectors.shape[1]
-            if number == 0:
-                names.write("\t".join(_metadata_columns(block)) + "\n")
-            for about, values in zip(
-                _metadata_rows(block), _format_vectors(block.vectors), strict=True
-            ):
-                vectors.write("\t".join(values) + "\n")
-                names.write("\t".join(_on_one_line(str(item)) for item in about) + "\n")
-    lines = ["embeddings {", '  tensor_name: "framehead"', '  tensor_path: "vectors.tsv"']
-    lines += ['  metadata_path: "metadata.tsv"', f"  # vectors of length {dim}", "}", ""]
-    (folder / "projector_config.pbtxt").write_text("\n".join(lines), encoding="ascii")
+    def write(self, path: Path, blocks: Iterator[Block], header: StoreHeader) -> None:
+        """See `ExportFormat`."""
+        dim = 0
+        with open_csv(path / "vectors.tsv") as vectors, open_csv(path / "metadata.tsv") as names:
+            for number, block in enumerate(blocks):
+                dim = block.vectors.shape[1]
+                if number == 0:
+                    names.write("\t".join(_metadata_columns(block)) + "\n")
+                for about, values in zip(
+                    _metadata_rows(block), _format_vectors(block.vectors), strict=True
+                ):
+                    vectors.write("\t".join(values) + "\n")
+                    names.write("\t".join(_on_one_line(str(item)) for item in about) + "\n")
+        lines = ["embeddings {", '  tensor_name: "framehead"', '  tensor_path: "vectors.tsv"']
+        lines += ['  metadata_path: "metadata.tsv"', f"  # vectors of length {dim}", "}", ""]
+        (path / self.marker).write_text("\n".join(lines), encoding="ascii")
 
 
 def _metadata_columns(block: Block) -> list[str]:

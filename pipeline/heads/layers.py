@@ -44,10 +44,6 @@ class Standardise(keras.layers.Layer):  # type: ignore[misc]
         scaled = (vectors - self.mean) / self.deviation
         return keras.ops.where(keras.ops.expand_dims(mask, -1), scaled, 0.0)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """Return the shape of the vectors."""
-        return input_shape[0]
-
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class Motion(keras.layers.Layer):  # type: ignore[misc]
@@ -55,12 +51,8 @@ class Motion(keras.layers.Layer):  # type: ignore[misc]
 
     Per frame: the difference to the frame before, its absolute values, and its root mean
     square, the strength of the motion. The first frame of a clip takes the difference that
-    follows it; a clip of one frame has no motion, which is zeros.
-
-    Parameters
-    ----------
-    keep : bool, default False
-        Put the vectors themselves before the differences.
+    follows it; a clip of one frame has no motion, which is zeros. With `keep`, the vectors
+    themselves come before the differences.
     """
 
     def __init__(self, *, keep: bool = False, **options: Any) -> None:
@@ -80,11 +72,6 @@ class Motion(keras.layers.Layer):  # type: ignore[misc]
         strength = ops.sqrt(ops.mean(ops.square(change), axis=-1, keepdims=True))
         kept = [vectors] if self.keep else []
         return ops.concatenate([*kept, change, ops.abs(change), strength], axis=-1)
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """Return the shape that `call` names."""
-        *first, dim = input_shape[0]
-        return (*first, (3 if self.keep else 2) * dim + 1)
 
     def get_config(self) -> dict[str, Any]:
         """Return what rebuilds this layer."""
@@ -107,11 +94,6 @@ class Centred(keras.layers.Layer):  # type: ignore[misc]
         difference = ops.where(ops.expand_dims(mask, -1), vectors - mean, 0.0)
         return ops.concatenate([vectors, difference], axis=-1)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """Return (n_clips, n_frames, 2 * dim)."""
-        *first, dim = input_shape[0]
-        return (*first, 2 * dim)
-
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class MaskedMean(keras.layers.Layer):  # type: ignore[misc]
@@ -121,26 +103,61 @@ class MaskedMean(keras.layers.Layer):  # type: ignore[misc]
         """Return (n_clips, dim) from (n_clips, n_frames, dim) and (n_clips, n_frames)."""
         return _masked_mean(*inputs)
 
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class FrameLSTM(keras.layers.Layer):  # type: ignore[misc]
+    """Keras' LSTM over the frames of each clip. Call with ``[vectors, mask]``.
+
+    With `backwards` it runs from the last frame to the first, with `return_sequences` it gives
+    the state after every frame instead of the last one.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        backwards: bool = False,
+        return_sequences: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.own = {"units": units, "backwards": backwards, "return_sequences": return_sequences}
+        self.lstm = keras.layers.LSTM(
+            units, go_backwards=backwards, return_sequences=return_sequences
+        )
+        # XLA takes many seconds to compile a recurrent layer for a CPU.
+        self.supports_jit = False
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights."""
+        self.lstm.build(input_shape[0])
+
+    def call(self, inputs: Any) -> Any:
+        """Return (n_clips, units), or (n_clips, n_frames, units) with ``return_sequences``."""
+        vectors, mask = inputs
+        states = self.lstm(vectors, mask=mask)
+        # Keras gives the states in the order in which they were computed.
+        in_order = not (self.own["backwards"] and self.own["return_sequences"])
+        return states if in_order else keras.ops.flip(states, axis=1)
+
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """Return (n_clips, dim)."""
-        return (input_shape[0][0], input_shape[0][-1])
+        """Return the shape that `call` names; found by Keras itself, it takes 0.1 s."""
+        return self.lstm.compute_output_shape(input_shape[0])
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what rebuilds this layer."""
+        return {**super().get_config(), **self.own}
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class AttentionWeights(keras.layers.Layer):  # type: ignore[misc]
-    """Weigh the frames of a clip by a learned relevance. Call with ``[vectors, mask]``.
-
-    Parameters
-    ----------
-    units : int
-        Width of the hidden layer that scores a frame.
-    """
+    """Weigh the frames of a clip by a learned relevance. Call with ``[vectors, mask]``."""
 
     def __init__(self, units: int, **options: Any) -> None:
         super().__init__(**options)
         # Frames that come out of a recurrent layer may carry a mask; ours is the same one.
         self.supports_masking = True
-        self.units = units
+        self.units = units  # of the hidden layer that scores a frame
         self.hidden = keras.layers.Dense(units, activation="tanh")
         self.score = keras.layers.Dense(1, use_bias=False)
 
@@ -161,10 +178,6 @@ class AttentionWeights(keras.layers.Layer):  # type: ignore[misc]
         scores = keras.ops.where(mask, scores, -1e9)
         shares = keras.ops.exp(scores - keras.ops.max(scores, axis=-1, keepdims=True))
         return shares / keras.ops.sum(shares, axis=-1, keepdims=True)
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """Return (n_clips, n_frames)."""
-        return tuple(input_shape[0][:-1])
 
     def get_config(self) -> dict[str, Any]:
         """Return what rebuilds this layer."""
@@ -187,10 +200,6 @@ class WeightedMean(keras.layers.Layer):  # type: ignore[misc]
         vectors, weights = inputs
         return keras.ops.sum(vectors * keras.ops.expand_dims(weights, -1), axis=1)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """Return (n_clips, dim)."""
-        return (input_shape[0][0], input_shape[0][-1])
-
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class MaskFrames(keras.layers.Layer):  # type: ignore[misc]
@@ -200,10 +209,6 @@ class MaskFrames(keras.layers.Layer):  # type: ignore[misc]
         """Return vectors of the same shape."""
         vectors, mask = inputs
         return keras.ops.where(keras.ops.expand_dims(mask, -1), vectors, 0.0)
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """Return the shape of the vectors."""
-        return input_shape[0]
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
@@ -219,10 +224,6 @@ class Positions(keras.layers.Layer):  # type: ignore[misc]
         angles = keras.ops.expand_dims(places, -1) * rates
         waves = keras.ops.concatenate([keras.ops.sin(angles), keras.ops.cos(angles)], axis=-1)
         return vectors + waves[None, :, :dim]
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """Return the shape of the vectors."""
-        return input_shape
 
 
 def _masked_mean(vectors: Any, mask: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,8 +18,8 @@ from pipeline.data.sequences import (
     frame_statistics,
     model_inputs,
 )
-from pipeline.heads.headoptions import HeadInput, HeadOptions
-from pipeline.heads.registry import HeadKind, parse_head
+from pipeline.data.windows import cut_windows, join_windows
+from pipeline.heads.registry import HeadInput, HeadKind, HeadOptions, parse_head
 
 # Clips prepared at once.
 _BLOCK_CLIPS = 64
@@ -157,7 +159,8 @@ def _classify(kind: HeadKind, frames: Any, mask: Any, n_classes: int, options: H
     keras = import_keras()
     units = kind.units if options.units is None else options.units
     dropout = kind.dropout if options.dropout is None else options.dropout
-    clip_vector = kind.build(frames, mask, units, dropout)
+    with redirect_stdout(sys.stderr):  # a head may print, but standard output is for results
+        clip_vector = kind.build(frames, mask, units, dropout)
     start = kind.logits_start
     logits = keras.layers.Dense(n_classes, kernel_initializer=start, name="logits")(clip_vector)
     return keras.layers.Softmax(name="probabilities")(logits)
@@ -223,3 +226,22 @@ def prepare(head: HeadModel, embeddings: Sequences) -> Sequences:
         )
         prepared[start : start + size] = block[: n_clips - start]
     return replace(embeddings, vectors=prepared)
+
+
+def predict_probabilities(model: Any, sequences: Sequences, batch_size: int = 64) -> Float32Array:
+    """Apply a trained head to sequences as they are: (n_clips, n_classes), rows sum to 1."""
+    n_clips = len(sequences.clip_ids)
+    # Whole batches of one shape: the backend compiles the head once.
+    size = min(batch_size, n_clips)
+    pieces = []
+    for start in range(0, n_clips, size):
+        rows = np.arange(start, start + size) % n_clips
+        batch = model.predict_on_batch(model_inputs(sequences, rows))
+        pieces.append(np.asarray(batch, dtype=np.float32)[: n_clips - start])
+    return np.concatenate(pieces)
+
+
+def predict_clips(model: Any, sequences: Sequences, options: HeadOptions) -> Float32Array:
+    """Apply a trained head to whole clips, by windows if it was trained so."""
+    windows, owners = cut_windows(sequences, options.window)
+    return join_windows(predict_probabilities(model, windows), owners, options.aggregate)

@@ -1,20 +1,92 @@
-"""The registry of heads: each is one function from frames to one vector per clip."""
+"""Heads: each is one registered function from frames to one vector per clip, with options."""
 
 from __future__ import annotations
 
 import difflib
+import re
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
-from features.errors import HeadUnknown
+from features.errors import HeadUnknown, OptionInvalid
 from features.system.keras import import_keras
-from pipeline.heads.headoptions import INPUTS, HeadInput
+from features.system.plugins import load_plugins
+
+HeadInput = Literal["appearance", "motion", "both", "centred"]
+Aggregate = Literal["mean", "max", "vote"]
+
+INPUTS: tuple[HeadInput, ...] = get_args(HeadInput)
+AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
 
 BASELINE = "mean-linear"
 
 # Name of the layer whose output weighs the frames of a clip, in heads that have one.
 ATTENTION = "attention"
+
+
+@dataclass(frozen=True, slots=True)
+class HeadOptions:
+    """What a user may change about a head.
+
+    Attributes
+    ----------
+    units : int, optional
+        Number of units in the head. At least 1; ignored by heads without a hidden layer. By default
+        the head's own.
+    dropout : float, optional
+        Dropout rate. In [0, 1). By default the head's own.
+    reduce : str, optional
+        Reduce embeddings to N principal components, fitted on the training clips; faster, at
+        some cost in accuracy. "pca:N", N at least 1.
+    window : int, optional
+        Show the head windows of this many frames instead of whole clips. At least 1.
+    aggregate : {"mean", "max", "vote"}, default "mean"
+        How the windows of a clip are combined into one prediction. The mean of their
+        probabilities, the largest probability of each class, or the share of windows that name
+        it.
+
+    Raises
+    ------
+    OptionInvalid
+        If a value is out of range.
+    """
+
+    units: int | None = None
+    dropout: float | None = None
+    reduce: str | None = field(default=None, metadata={"metavar": "pca:N"})
+    window: int | None = field(default=None, metadata={"metavar": "FRAMES"})
+    aggregate: Aggregate = "mean"
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("units", "window"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionInvalid(f"--{name} must be at least 1. Received: {value}.")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise OptionInvalid(f"--dropout must be in [0, 1). Received: {self.dropout}.")
+        if self.reduce is not None and re.fullmatch(r"pca:[1-9][0-9]*", self.reduce) is None:
+            raise OptionInvalid(
+                "--reduce must be pca:N, N being the components to keep, at least 1. "
+                f"Received: '{self.reduce}'.",
+                hint="--reduce pca:256",
+            )
+        if self.aggregate not in AGGREGATES:
+            raise OptionInvalid(
+                f"--aggregate must be one of {', '.join(AGGREGATES)}. Received: '{self.aggregate}'."
+            )
+        if self.aggregate != "mean" and self.window is None:
+            raise OptionInvalid(
+                "--aggregate says how windows are combined. Received: "
+                f"--aggregate {self.aggregate} without --window.",
+                hint="give --window FRAMES as well, or leave --aggregate out",
+            )
+
+    @property
+    def n_components(self) -> int | None:
+        """Principal components to keep, or None for all dimensions."""
+        return None if self.reduce is None else int(self.reduce.partition(":")[2])
 
 
 # (frames, mask, units, dropout) -> one vector per clip, all Keras tensors.
@@ -23,30 +95,10 @@ Builder = Callable[[Any, Any, int, float], Any]
 
 @dataclass(frozen=True, slots=True)
 class HeadKind:
-    """A registered head.
-
-    Attributes
-    ----------
-    name : str
-    summary : str
-        One line for people.
-    build : callable
-        Takes standardised frames (n, n_frames, dim), mask (n, n_frames), units and
-        dropout; returns one vector per clip.
-    units : int
-        Default width.
-    dropout : float
-        Default dropout.
-    logits_start : str
-        Keras initializer of the last layer.
-    input : {"appearance", "motion", "both", "centred"}
-        What it sees where its name says nothing else.
-    learning_rate : float
-        Default learning rate.
-    """
+    """A registered head, with the defaults that `register_head` was told."""
 
     name: str
-    summary: str
+    summary: str  # one line for people
     build: Builder
     units: int
     dropout: float
@@ -99,6 +151,22 @@ def register_head(
         return build
 
     return register
+
+
+def require_reachable(kind: HeadKind) -> None:
+    """Refuse a head that worker processes cannot import: one of a script or notebook."""
+    if kind.build.__module__ == "__main__":
+        raise HeadUnknown(
+            f"A head that is compared must be defined in a module. '{kind.name}' is defined in the "
+            "running script, which worker processes do not import.",
+            hint="move it into a .py file of its own, and name that with --plugin or "
+            "FRAMEHEAD_PLUGINS",
+        )
+    if kind.build.__module__ != __name__:
+        name = kind.build.__module__
+        file = getattr(sys.modules[name], "__file__", "") or name
+        # A module of a package may import its neighbours, which a lone file cannot.
+        load_plugins([name if "." in name else file])
 
 
 def parse_head(name: str) -> tuple[HeadKind, HeadInput]:
@@ -164,7 +232,7 @@ def _mlp(frames: Any, mask: Any, units: int, dropout: float) -> Any:
 def _lstm(frames: Any, mask: Any, units: int, dropout: float) -> Any:
     """LSTM over frames, its last state classified."""
     keras = import_keras()
-    from pipeline.heads.lstm import FrameLSTM
+    from pipeline.heads.layers import FrameLSTM
 
     state = FrameLSTM(units)([_drop_dimensions(frames, dropout), mask])
     return keras.layers.Dropout(dropout)(state)
@@ -174,7 +242,7 @@ def _lstm(frames: Any, mask: Any, units: int, dropout: float) -> Any:
 def _bilstm(frames: Any, mask: Any, units: int, dropout: float) -> Any:
     """LSTM over frames in both directions."""
     keras = import_keras()
-    from pipeline.heads.lstm import FrameLSTM
+    from pipeline.heads.layers import FrameLSTM
 
     dropped = _drop_dimensions(frames, dropout)
     states = [FrameLSTM(units, backwards=way)([dropped, mask]) for way in (False, True)]
@@ -201,8 +269,7 @@ def _bigru(frames: Any, mask: Any, units: int, dropout: float) -> Any:
 def _lstm_attention(frames: Any, mask: Any, units: int, dropout: float) -> Any:
     """LSTM over frames, its states averaged by a learned relevance."""
     keras = import_keras()
-    from pipeline.heads.layers import AttentionWeights, WeightedMean
-    from pipeline.heads.lstm import FrameLSTM
+    from pipeline.heads.layers import AttentionWeights, FrameLSTM, WeightedMean
 
     dropped = _drop_dimensions(frames, dropout)
     states = FrameLSTM(units, return_sequences=True)([dropped, mask])

@@ -1,4 +1,4 @@
-"""Figures: drawn once, saved as a PNG file, and as SVG that takes on the colours of a page."""
+"""The look of all figures, and saving them: as a PNG file, and as SVG in the colours of a page."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from features.system.files import whole_file
 from features.system.text import printable
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, MUTED, GRID = "#1d2433", "#667085", "#d9dee7"
 ACCENT, SECOND, ALARM = "#2f5fd0", "#c2660c", "#c00000"
-# What each colour is called in a page's style sheet, where it may be another one in the dark.
+# The names of these colours in the pages' style sheet, which has others for dark screens.
 _VARIABLES = {
     INK: "ink",
     MUTED: "muted",
@@ -28,12 +30,10 @@ _VARIABLES = {
     SECOND: "second",
     ALARM: "alarm",
 }
-_DPI = 120
-_LONGEST_LABEL = 28
 
 
 def new_figure(width_inches: float, height_inches: float) -> Figure:
-    """Start a figure of its own, not pyplot's: no windows, no state shared between callers."""
+    """Start a figure outside of pyplot: no windows, no state shared between callers."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width_inches, height_inches), layout="constrained")
@@ -51,19 +51,8 @@ def style_axes(axes: Axes) -> None:
     axes.title.set_color(INK)
 
 
-def short_label(text: str, most: int = _LONGEST_LABEL) -> str:
-    """Show a name in one line of a figure: printable, and cut where it is too wide.
-
-    Parameters
-    ----------
-    text : str
-    most : int, default 28
-        Columns; wide letters, such as Chinese ones, take two.
-
-    Returns
-    -------
-    str
-    """
+def short_label(text: str, most: int = 28) -> str:
+    """Make a name printable and cut it to `most` columns; Chinese letters, say, take two each."""
     shown, n_columns = "", 0
     for char in printable(text):
         n_columns += 2 if unicodedata.east_asian_width(char) in "WF" else 1
@@ -73,39 +62,29 @@ def short_label(text: str, most: int = _LONGEST_LABEL) -> str:
     return shown
 
 
-def save_figure(figure: Figure, path: Path, *, title: str, leaks: bool) -> str:
+def save_figure(figure: Figure, path: Path, *, title: str, leaks: bool) -> Markup:
     """Save a figure with its title as PNG, and return it without its title as SVG.
 
-    Parameters
-    ----------
-    figure : Figure
-    path : Path
-        PNG file.
-    title : str
-    leaks : bool
-        Whether the title must warn.
-
-    Returns
-    -------
-    str
-        An ``svg`` element for a page that defines the colours as CSS variables. Its text is
-        escaped, refers to nothing outside, and is set in the page's fonts.
+    The ``svg`` element is for a page that defines the colours as CSS variables; its text is
+    escaped, and it refers to nothing outside.
     """
     import matplotlib as mpl
+    from markupsafe import Markup
 
-    warning = "LEAKY: groups stand on both sides of the split\n" if leaks else ""
+    warning = "LEAKY: groups are on both sides of the split\n" if leaks else ""
     heading = figure.suptitle(warning + title, fontsize=11, color=ALARM if leaks else INK)
     heading.set_parse_math(False)
     metadata: dict[str, Any] = {"Software": "framehead"}
     with _quiet_about_glyphs():
-        figure.savefig(path, dpi=_DPI, metadata=metadata)
+        with whole_file(path) as partial:
+            figure.savefig(partial, dpi=120, metadata=metadata)
         heading.set_visible(False)
         heading.set_in_layout(False)
         text = io.StringIO()
         # The salt keeps the ids of several figures of one page apart.
         with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.name}):
             figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    return _to_page_svg(text.getvalue())
+    return Markup(_to_page_svg(text.getvalue()))
 
 
 def _to_page_svg(text: str) -> str:

@@ -1,63 +1,128 @@
-"""Pages: one self-contained HTML file each, from a template and plain values."""
+"""What the pages of runs and of comparisons share: one self-contained HTML file each."""
 
 from __future__ import annotations
 
 import base64
-import os
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from features.errors import VideosNotFound
+from features.records import StoreHeader
+from features.store.store import Store
+from features.system.files import write_text
 from features.system.text import printable
-from features.video.pictures import Picture
+from features.video.pictures import take_pictures
+from pipeline.splits.leaks import NearDuplicate, describe_near_duplicates
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+GROUPS_UNKNOWN = (
+    "Groups unknown: every clip counts as its own group. If several clips come from one source "
+    "video, this accuracy is too high; say which clips belong together with --group-regex or a CSV"
+)
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
-def write_page(path: Path, template: str, content: dict[str, Any]) -> None:
-    """Fill a template, and write the page in one rename.
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one head said of one test clip."""
 
-    Every text is escaped, with characters that cannot be shown, or that turn the direction of
-    writing, as escapes: class and clip names are file names of strangers.
+    clip_id: str
+    label: str  # the true class
+    predicted: str
+    confidence: float  # probability of the predicted class
 
-    Parameters
-    ----------
-    path : Path
-    template : str
-        File in ``pipeline/templates``.
-    content : dict of str to Any
-        Only what `as_markup` marked goes into the page as it is.
-    """
-    text = _environment().get_template(template).render(content)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    @property
+    def is_right(self) -> bool:
+        """Whether the predicted class is the true one."""
+        return self.predicted == self.label
 
 
-def as_markup(svg: str) -> Any:
-    """Mark SVG of our own making, whose text is escaped, as part of the page."""
-    from markupsafe import Markup
+@dataclass(frozen=True, slots=True)
+class ConfusedClip:
+    """A clip that was taken for another class."""
 
-    return Markup(svg)
+    clip_id: str
+    label: str
+    predicted: str  # the wrong class named most often
+    confidence: float  # mean probability of the wrong answers
+    n_wrong: int
+    n_answers: int
 
 
-def picture_to_uri(picture: Picture | None) -> str:
-    """Lay a picture out for an ``img`` element; the empty text where there is none.
+def find_confused(answers: Iterable[Answer], *, most: int = 12) -> list[ConfusedClip]:
+    """Find the clips that are wrong most often, and of these the most confident ones."""
+    by_clip: dict[str, list[Answer]] = defaultdict(list)
+    for answer in answers:
+        by_clip[answer.clip_id].append(answer)
+    found = []
+    for clip_id, given in by_clip.items():
+        wrong = [answer for answer in given if not answer.is_right]
+        if wrong:
+            named = Counter(answer.predicted for answer in wrong).most_common(1)[0][0]
+            mean = sum(answer.confidence for answer in wrong) / len(wrong)
+            label = given[0].label
+            found.append(ConfusedClip(clip_id, label, named, mean, len(wrong), len(given)))
+    found.sort(key=lambda clip: (-clip.n_wrong / clip.n_answers, -clip.confidence, clip.clip_id))
+    return found[:most]
 
-    Parameters
-    ----------
-    picture : Picture or None
 
-    Returns
-    -------
-    str
-    """
-    if picture is None or not picture.jpeg:
-        return ""
-    return f"data:image/jpeg;base64,{base64.b64encode(picture.jpeg).decode('ascii')}"
+def add_pictures(
+    clips: Sequence[ConfusedClip], store: Store, videos: str | Path | None
+) -> list[tuple[ConfusedClip, str, str]]:
+    """Give each clip its middle frame as a data URI, or the reason why it has none."""
+    folder = None if videos is None else Path(videos)
+    pictures = take_pictures(store, [clip.clip_id for clip in clips], videos=folder)
+    return [
+        (clip, _to_uri(pictures[clip.clip_id].jpeg), pictures[clip.clip_id].problem)
+        for clip in clips
+    ]
+
+
+def require_videos(videos: str | Path | None) -> None:
+    """Check that the video folder that was named is one, before anything is trained."""
+    if videos is not None and not Path(videos).is_dir():
+        raise VideosNotFound(
+            f"--videos must be the folder that the store was made from. '{videos}' is no folder.",
+            hint="give the folder named in extract-features, or omit --videos",
+        )
+
+
+def describe_page(
+    content: Mapping[str, Any],
+    *,
+    header: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    n_tested: int,
+) -> dict[str, Any]:
+    """Gather what both pages show of ``run.json`` or ``comparison.json`` and the store's header."""
+    made = StoreHeader.from_json(json.dumps(header))
+    backbone = made.backbone
+    pairs = [NearDuplicate(**pair) for pair in summary["near_duplicates"]]
+    shown = ("leaks", "groups_known", "versions", "created", "platform")
+    return {
+        **{name: content[name] for name in shown},
+        "near_duplicates": describe_near_duplicates(pairs, summary["n_near_duplicates"], n_tested),
+        "groups_unknown": GROUPS_UNKNOWN.partition(": ")[2],
+        "backbone": f"{backbone.name} alpha {backbone.alpha:g}, {backbone.size_px} px",
+        "sampling": str(made.sampling),
+    }
+
+
+def write_page(folder: Path, template: str, content: Mapping[str, Any]) -> None:
+    """Fill a template into ``report.html``; all text is escaped but the plots' own markup."""
+    write_text(folder / "report.html", _environment().get_template(template).render(content))
+
+
+def _to_uri(jpeg: bytes) -> str:
+    coded = base64.b64encode(jpeg).decode("ascii")
+    return f"data:image/jpeg;base64,{coded}" if jpeg else ""
 
 
 @cache
@@ -74,6 +139,8 @@ def _environment() -> Environment:
             return "yes" if value else "no"
         if isinstance(value, (list, tuple)):
             value = ", ".join(map(str, value))
+        # Class and clip names are file names of strangers: what cannot be shown, or turns the
+        # direction of writing, becomes an escape.
         return printable(str(value))
 
     return Environment(

@@ -1,11 +1,9 @@
-"""Pictures of a run and of a comparison, as PNG files and as SVG for their pages."""
+"""The plots of runs and of comparisons, drawn as figures for `save_figure`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,13 +16,13 @@ from pipeline.report.figures import (
     MUTED,
     SECOND,
     new_figure,
-    save_figure,
     short_label,
     style_axes,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from pipeline.scores.intervals import Score
     from pipeline.scores.metrics import ReliabilityBin
@@ -32,45 +30,12 @@ if TYPE_CHECKING:
 
 # More than this and the counts could not be read.
 _MOST_COUNTED_CLASSES = 25
-# From this many classes on their names stand upright below the matrix.
+# With more than this, the names below the matrix are set upright.
 _MOST_SLANTED_CLASSES = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Caption:
-    """What stands above a picture.
-
-    Attributes
-    ----------
-    text : str
-    leaks : bool
-        Whether it must warn that the accuracy cannot be trusted.
-    """
-
-    text: str
-    leaks: bool
-
-
-def draw_curves(
-    path: Path, history: Sequence[EpochReport], best_epoch: int, caption: Caption
-) -> str:
-    """Draw loss and accuracy over the epochs.
-
-    Parameters
-    ----------
-    path : Path
-        PNG file.
-    history : sequence of EpochReport
-        At least one.
-    best_epoch : int
-        From 1; marked, as its weights were kept.
-    caption : Caption
-
-    Returns
-    -------
-    str
-        The same as SVG, see `pipeline.report.figures.save_figure`.
-    """
+def draw_curves(history: Sequence[EpochReport], best_epoch: int) -> Figure:
+    """Draw loss and accuracy over the epochs, and mark the one whose weights were kept."""
     figure = new_figure(9.0, 3.6)
     epochs = [report.epoch for report in history]
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
@@ -90,28 +55,11 @@ def draw_curves(
         else:
             axes.set_ylim(0, 1.02)
         style_axes(axes)
-    return save_figure(figure, path, title=caption.text, leaks=caption.leaks)
+    return figure
 
 
-def draw_confusions(
-    path: Path, confusions: IntArray, classes: Sequence[str], caption: Caption
-) -> str:
-    """Draw a confusion matrix, coloured by share of each true class.
-
-    Parameters
-    ----------
-    path : Path
-        PNG file.
-    confusions : ndarray of int64, shape (n_classes, n_classes)
-        Row: truth. Column: prediction.
-    classes : sequence of str
-    caption : Caption
-
-    Returns
-    -------
-    str
-        The same as SVG.
-    """
+def draw_confusions(confusions: IntArray, classes: Sequence[str]) -> Figure:
+    """Draw a confusion matrix (row: truth, column: prediction) by share of each true class."""
     from matplotlib.colors import LinearSegmentedColormap
 
     n_classes = len(classes)
@@ -154,29 +102,11 @@ def draw_confusions(
                 color="white" if shares[row, column] > 0.55 else INK,
                 fontsize=size,
             )
-    return save_figure(figure, path, title=caption.text, leaks=caption.leaks)
+    return figure
 
 
-def draw_reliability(
-    path: Path,
-    heads: Mapping[str, tuple[Sequence[ReliabilityBin], float]],
-    caption: Caption,
-) -> str:
-    """Draw how often predictions of each confidence are right.
-
-    Parameters
-    ----------
-    path : Path
-        PNG file.
-    heads : mapping of str to (sequence of ReliabilityBin, float)
-        By name, with the expected calibration error; one panel each.
-    caption : Caption
-
-    Returns
-    -------
-    str
-        The same as SVG.
-    """
+def draw_reliability(heads: Mapping[str, tuple[Sequence[ReliabilityBin], float]]) -> Figure:
+    """Draw how often predictions of each confidence are right: one panel per head, with its ECE."""
     n_columns = min(3, len(heads))
     n_rows = math.ceil(len(heads) / n_columns)
     figure = new_figure(max(3.1 * n_columns, 4.4), 3.2 * n_rows if n_columns > 1 else 4.2)
@@ -187,7 +117,7 @@ def draw_reliability(
         style_axes(axes)
     for axes in panels[len(heads) :]:
         axes.set_axis_off()
-    return save_figure(figure, path, title=caption.text, leaks=caption.leaks)
+    return figure
 
 
 def _fill_reliability(axes: Axes, bins: Sequence[ReliabilityBin]) -> None:
@@ -208,29 +138,15 @@ def _fill_reliability(axes: Axes, bins: Sequence[ReliabilityBin]) -> None:
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.set_aspect("equal")
-    axes.set_xlabel("confidence (clips in each bin above)")
+    axes.set_xlabel("confidence (clip counts on top)")
     axes.set_ylabel("accuracy")
 
 
-def draw_comparison(path: Path, scores: Sequence[tuple[str, Score]], caption: Caption) -> str:
-    """Draw the accuracies of several heads with their intervals.
-
-    Parameters
-    ----------
-    path : Path
-        PNG file.
-    scores : sequence of (str, Score)
-        Head and accuracy, best first.
-    caption : Caption
-
-    Returns
-    -------
-    str
-        The same as SVG.
-    """
+def draw_comparison(scores: Mapping[str, Score]) -> Figure:
+    """Draw the accuracies of several heads, best first, with their intervals."""
     figure = new_figure(8.0, 1.8 + 0.45 * len(scores))
     axes = figure.subplots()
-    for row, (name, score) in enumerate(scores):
+    for row, (name, score) in enumerate(scores.items()):
         axes.plot([score.low, score.high], [row, row], color=ACCENT, linewidth=2.5, alpha=0.5)
         axes.plot(score.mean, row, "o", color=ACCENT, markersize=8)
         axes.text(
@@ -242,39 +158,25 @@ def draw_comparison(path: Path, scores: Sequence[tuple[str, Score]], caption: Ca
             transform=axes.get_yaxis_transform(),
         )
     axes.set_ylim(len(scores) - 0.5, -0.5)
-    low = min(score.low for _, score in scores)
+    low = min(score.low for score in scores.values())
     axes.set_xlim(max(0.0, low - 0.05), 1.01)
     axes.set_xlabel("accuracy on clips of unseen groups, with its 95 % interval")
     axes.grid(axis="x", color=GRID, linewidth=0.6)
     style_axes(axes)
     axes.set_yticks([])
-    return save_figure(figure, path, title=caption.text, leaks=caption.leaks)
+    return figure
 
 
-def draw_latency(path: Path, heads: Sequence[tuple[str, Score, float]], caption: Caption) -> str:
-    """Draw accuracy against latency; names stand in a column of their own, so none overlap.
-
-    Parameters
-    ----------
-    path : Path
-        PNG file.
-    heads : sequence of (str, Score, float)
-        Head, accuracy, and milliseconds per clip.
-    caption : Caption
-
-    Returns
-    -------
-    str
-        The same as SVG.
-    """
+def draw_latency(heads: Sequence[tuple[str, Score, float]]) -> Figure:
+    """Draw accuracy against milliseconds per clip, with the names in a column of their own."""
     figure = new_figure(8.6, max(3.6, 1.0 + 0.26 * len(heads)))
     axes, names = figure.subplots(1, 2, width_ratios=[3, 1], sharey=True)
-    # Best last; of equal ones the first of `heads`.
+    # Best last; where heads are equal, the first of them comes last.
     ordered = sorted(heads, key=lambda head: head[1].mean, reverse=True)[::-1]
     low = min(score.low for _, score, _ in ordered)
     bottom, top = max(0.0, low - 0.05), 1.02
     axes.set_ylim(bottom, top)
-    rows = _spread([score.mean for _, score, _ in ordered], bottom, top)
+    rows = spread_heights([score.mean for _, score, _ in ordered], bottom, top)
     _scale_milliseconds(axes, [milliseconds for *_, milliseconds in ordered])
     right = axes.get_xlim()[1]
     for (name, score, milliseconds), row in zip(ordered, rows, strict=True):
@@ -282,20 +184,20 @@ def draw_latency(path: Path, heads: Sequence[tuple[str, Score, float]], caption:
         axes.plot([milliseconds, right], [score.mean, row], color=GRID, linewidth=0.8, zorder=0)
         axes.plot(milliseconds, score.mean, "o", color=ACCENT, markersize=6)
         names.text(0, row, short_label(name), va="center", color=INK, fontsize=9, parse_math=False)
-    axes.set_xlabel("milliseconds per clip, embeddings at hand (log scale)")
+    axes.set_xlabel("milliseconds per clip, from stored embeddings (log scale)")
     axes.set_ylabel("accuracy, with its 95 % interval")
     axes.grid(axis="y", color=GRID, linewidth=0.6)
     style_axes(axes)
     names.set_axis_off()
-    return save_figure(figure, path, title=caption.text, leaks=caption.leaks)
+    return figure
 
 
-def _spread(wanted: Sequence[float], bottom: float, top: float) -> FloatArray:
-    """Move rising heights apart until labels of that height do not touch."""
+def spread_heights(wanted: Sequence[float], bottom: float, top: float) -> FloatArray:
+    """Move the heights of labels, given lowest first, apart until the labels do not touch."""
     margin = 0.03 * (top - bottom)
     gap = min(0.062 * (top - bottom), (top - bottom - 2 * margin) / max(len(wanted) - 1, 1))
     steps = gap * np.arange(len(wanted))
-    # Without its share of steps every height need only not fall below the one before.
+    # Less one gap per label, the heights only have to be non-decreasing.
     lifted = np.maximum.accumulate(np.asarray(wanted) - steps) + steps
     lowered: FloatArray = np.minimum(lifted, (top - margin) - steps[::-1])
     return lowered

@@ -6,31 +6,14 @@ from typing import Any
 
 from features.system.keras import import_keras
 from pipeline.data.sequences import Sequences
-from pipeline.heads.headoptions import HeadOptions
-from pipeline.heads.registry import ATTENTION
-from pipeline.training.epochs import predict_probabilities
+from pipeline.heads.model import predict_probabilities
+from pipeline.heads.registry import ATTENTION, HeadOptions
 
 
 def read_attention(
     model: Any, sequences: Sequences, options: HeadOptions
 ) -> list[tuple[float, ...] | None]:
-    """Compute the weight of every frame of every clip.
-
-    Parameters
-    ----------
-    model : keras.Model
-        A whole head, see `pipeline.heads.model.HeadModel`.
-    sequences : Sequences
-        Embeddings of whole clips.
-    options : HeadOptions
-        What the head was trained with.
-
-    Returns
-    -------
-    list of (tuple of float or None), one per clip
-        One weight per frame, summing to 1; None if the head has no such weights, or sees
-        windows, whose weights do not compare.
-    """
+    """Compute the weight of every frame of every clip."""
     if options.window is not None or ATTENTION not in {layer.name for layer in model.layers}:
         return [None] * len(sequences.clip_ids)
     inner = import_keras().Model(model.inputs, model.get_layer(ATTENTION).output)

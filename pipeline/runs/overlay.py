@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
+from features.embed import EmbedOptions
 from features.errors import OptionInvalid, OutputExists
 from features.records import Clip, ClipOutcome, FrameSampling
+from features.system.files import private_folder, report_unwritable
 from features.system.text import printable
 from features.video.band import Caption
 from features.video.overlay import OVERLAY_SUFFIXES
-from features.workers.pool import decode_clips, default_n_workers
+from features.workers.pool import decode_clips
 from features.workers.process import ClipEnd, WorkerSettings
-from pipeline.runs.outputs import report_unwritable
 
 # In a folder of overlays: what every browser plays.
 _FOLDER_SUFFIX = ".webm"
@@ -26,31 +26,12 @@ _N_CLASSES = 3
 def plan_overlays(
     clips: Sequence[tuple[Clip, str]], out: str | Path, *, overwrite: bool = False
 ) -> dict[str, Path]:
-    """Decide where each clip's overlay goes, before anything is computed.
+    """Decide where each clip's overlay goes, by clip id, before anything is computed.
 
-    Parameters
-    ----------
-    clips : sequence of (Clip, str)
-        Each with its name below a folder of overlays.
-    out : str or Path
-        For one clip a file whose suffix says how it is written: ``.webm`` (VP8, for
-        browsers), ``.mp4`` (MPEG-4 part 2, for players) or ``.avi`` (Motion JPEG). Without
-        a suffix, or for several clips, a folder; its files are WebM.
-    overwrite : bool, default False
-        Whether overlays that stand there may be replaced.
-
-    Returns
-    -------
-    dict of str to Path
-        By clip id.
-
-    Raises
-    ------
-    OptionInvalid
-        If `out` has another suffix, names one file for several clips, or two clips would
-        have the same overlay.
-    OutputExists
-        If something stands there that may not be replaced.
+    `clips` come with their names below a folder of overlays. For one clip `out` is a file whose
+    suffix says how it is written: ``.webm`` (VP8, for browsers), ``.mp4`` (MPEG-4 part 2, for
+    players) or ``.avi`` (Motion JPEG). Without a suffix, or for several clips, it is a folder of
+    WebM files. Raises OptionInvalid, or OutputExists if something must not be replaced.
     """
     root = Path(out)
     is_folder = root.is_dir() or not root.suffix or len(clips) > 1
@@ -59,7 +40,7 @@ def plan_overlays(
         raise OptionInvalid(
             "--overlay is a folder where several videos are given. "
             f"Received: '{root}' for {len(clips)} videos.",
-            hint="leave the suffix away",
+            hint="give a folder: a name without a suffix",
         )
     if not is_folder and not has_codec:
         raise OptionInvalid(
@@ -105,21 +86,7 @@ def caption_prediction(
 ) -> Caption:
     """Put a prediction into words: the file and head, and the three most probable classes.
 
-    Parameters
-    ----------
-    path : str
-        The clip's; only its last part is shown.
-    head : str
-    classes : sequence of str
-    probabilities : sequence of float
-        Aligned with `classes`.
-    leaks : bool
-        Whether the head's split leaks, which is then said.
-
-    Returns
-    -------
-    Caption
-        With no fonts yet; `draw_overlays` chooses them.
+    The fonts are still to be chosen, by `draw_overlays`.
     """
     pairs = sorted(zip(probabilities, classes, strict=True), key=lambda pair: -pair[0])
     mark = "LEAKY " if leaks else ""
@@ -136,48 +103,25 @@ def draw_overlays(
     captions: Mapping[str, Caption],
     targets: Mapping[str, Path],
     *,
-    n_workers: int | None = None,
-    stall_seconds: float,
-    memory_bytes: int,
+    options: EmbedOptions,
     on_drawn: Callable[[int, ClipOutcome], None] = lambda n_drawn, outcome: None,
 ) -> tuple[ClipOutcome, ...]:
-    """Write overlays, each whole or not at all.
+    """Write overlays, each whole or not at all; `targets` are `plan_overlays`'s.
 
-    Parameters
-    ----------
-    clips : sequence of Clip
-    captions : mapping of str to Caption
-        By clip id; clips without one have no overlay.
-    targets : mapping of str to Path
-        From `plan_overlays`.
-    n_workers, stall_seconds, memory_bytes
-        As in `features.extract.extract_features`.
-    on_drawn : callable, optional
-        Called after each clip with how many were tried, and what became of this one.
-
-    Returns
-    -------
-    tuple of ClipOutcome
-        The clips whose overlay could not be made; their file is not there.
-
-    Raises
-    ------
-    OutputUnwritable
-        If a folder cannot be made or a file not be moved into it.
+    Calls `on_drawn` after each clip with how many were tried, and what became of this one.
+    Returns the clips whose overlay could not be made.
     """
     wanted = [clip for clip in clips if clip.clip_id in captions]
     if not wanted:
         return ()
     place = Path(os.path.commonpath([targets[c.clip_id].parent.absolute() for c in wanted]))
-    with report_unwritable(place):
-        place.mkdir(parents=True, exist_ok=True)
-        room = tempfile.TemporaryDirectory(
-            prefix=".overlays.", suffix=".partial", dir=place, ignore_cleanup_errors=True
-        )
-    with room as name:
+    with ExitStack() as stack:
+        with report_unwritable(place):
+            place.mkdir(parents=True, exist_ok=True)
+            room = stack.enter_context(private_folder(place / "overlays"))
         jobs = {
             clip.clip_id: (
-                Path(name) / f"{number}{targets[clip.clip_id].suffix}",
+                room / f"{number}{targets[clip.clip_id].suffix}",
                 choose_fonts(captions[clip.clip_id]),
             )
             for number, clip in enumerate(wanted)
@@ -187,12 +131,12 @@ def draw_overlays(
             size_px=0,  # of no embedding
             model_path=None,
             dtype="float32",
-            stall_seconds=stall_seconds,
-            memory_bytes=memory_bytes,
+            stall_seconds=options.stall_seconds,
+            memory_bytes=options.memory_bytes,
             overlay_of=jobs,
         )
         outcomes: list[ClipOutcome] = []
-        events = decode_clips(wanted, settings, n_workers=n_workers or default_n_workers())
+        events = decode_clips(wanted, settings, n_workers=options.count_workers())
         with closing(events):
             for event in events:
                 if not isinstance(event, ClipEnd):
@@ -219,15 +163,6 @@ def choose_fonts(caption: Caption) -> Caption:
 
     DejaVu Sans, which comes with Matplotlib, has most alphabets. For others the system's
     fonts are searched; what none of them has becomes an escape such as ``\u4eba``.
-
-    Parameters
-    ----------
-    caption : Caption
-
-    Returns
-    -------
-    Caption
-        With font files, and only characters that they have.
     """
     import matplotlib
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from features.backbone.engines import EngineChoice, choose_engine
-from features.backbone.weights import IMAGENET, BackboneFiles, find_backbone
+from features.backbone.engines import choose_engine
+from features.backbone.weights import IMAGENET, BackboneFiles, BackboneOptions, find_backbone
 from features.clips.discover import discover_clips
-from features.embed import DEFAULT_STALL_SECONDS, embed_clips, require_limits
+from features.embed import EmbedOptions, embed_clips
 from features.errors import VideosNotFound, WeightsMismatch
 from features.extract import Progress
 from features.records import Clip, ClipEmbedding, ClipOutcome, ClipRecord
-from features.workers.process import DEFAULT_MEMORY_BYTES
 from pipeline.data.sequences import sequence_from_vectors
+from pipeline.heads.model import predict_clips
 from pipeline.runs.attention import read_attention
 from pipeline.runs.overlay import caption_prediction, draw_overlays, plan_overlays
 from pipeline.runs.run import Run, load_model, read_run
-from pipeline.training.epochs import predict_clips
 
 # Clips whose probabilities are computed in one go; bounds the memory of a long list.
 _CLIPS_AT_ONCE = 256
@@ -87,10 +87,7 @@ def predict_videos(
     videos: Sequence[str | Path],
     *,
     weights: str | Path | None = None,
-    engine: EngineChoice = "auto",
-    n_workers: int | None = None,
-    stall_seconds: float = DEFAULT_STALL_SECONDS,
-    memory_bytes: int = DEFAULT_MEMORY_BYTES,
+    embedding: EmbedOptions = EmbedOptions(),
     overlay: str | Path | None = None,
     overwrite: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -106,13 +103,13 @@ def predict_videos(
     videos : sequence of str or Path
         Files, of any type, and folders, of which every video file is taken.
     weights : str or Path, optional
-        Where the backbone's weights lie now; by default where they lay when the store
-        was made. They must be the same weights.
-    engine, n_workers, stall_seconds, memory_bytes
-        As in `features.extract.extract_features`.
+        Where the backbone's weights are now; by default where they were when the store was
+        made. They must be the same weights.
+    embedding : EmbedOptions
+        Engine, processes and limits; they decide speed, not values.
     overlay : str or Path, optional
-        Where to write copies of the videos with the prediction drawn below; see
-        `pipeline.runs.overlay.plan_overlays`.
+        Where to write copies of the videos with the prediction drawn below: a file for one
+        video, its suffix one of ``.webm``, ``.mp4``, ``.avi``; a folder for several.
     overwrite : bool, default False
         Whether overlays that stand there may be replaced.
     on_progress : callable, optional
@@ -130,14 +127,13 @@ def predict_videos(
     VideosNotFound, NoClips
         If a path does not exist or a folder holds no video.
     WeightsNotFound, WeightsMismatch
-        If the weights are gone or others.
+        If the weights are gone, or others are there.
     OptionInvalid
-        If a limit is out of range, or `overlay` cannot be written so.
+        If `overlay` cannot be written so.
     OutputExists, OutputUnwritable
         If something stands where an overlay should go, or it cannot be written.
     """
     started = time.perf_counter()
-    require_limits(stall_seconds, memory_bytes)
     run = read_run(run_path)
     named = _list_clips(videos)
     clips = [clip for clip, _ in named]
@@ -145,32 +141,26 @@ def predict_videos(
     n_steps = len(clips) + len(targets)
     backbone = find_run_backbone(run, weights)
     on_progress(Progress(n_steps, 0, 0, None))
-    embedded = embed_clips(
-        clips,
-        run.header,
-        backbone,
-        choose_engine(engine),
-        n_workers=n_workers,
-        stall_seconds=stall_seconds,
-        memory_bytes=memory_bytes,
-    )
-    model = load_model(run)
+    plan = choose_engine(embedding.engine)
     predictions: list[Prediction] = []
     failures: list[ClipOutcome] = []
     waiting: list[tuple[ClipRecord, ClipEmbedding]] = []
     n_frames = 0
-    for n_finished, item in enumerate(embedded, start=1):
-        record = item.record
-        outcome = ClipOutcome(record.clip_id, record.status, record.reason, record.n_frames)
-        n_frames += record.n_frames
-        if item.embedding is None:
-            failures.append(outcome)
-        else:
-            waiting.append((record, item.embedding))
-        if len(waiting) == _CLIPS_AT_ONCE:
-            predictions += _classify(run, model, waiting)
-            waiting = []
-        on_progress(Progress(n_steps, n_finished, n_frames, outcome))
+    # Closed whatever happens here: its workers would outlive a callback that raises.
+    with closing(embed_clips(clips, run.header, backbone, plan, embedding)) as embedded:
+        model = load_model(run)
+        for n_finished, item in enumerate(embedded, start=1):
+            record = item.record
+            outcome = ClipOutcome(record.clip_id, record.status, record.reason, record.n_frames)
+            n_frames += record.n_frames
+            if item.embedding is None:
+                failures.append(outcome)
+            else:
+                waiting.append((record, item.embedding))
+            if len(waiting) == _CLIPS_AT_ONCE:
+                predictions += _classify(run, model, waiting)
+                waiting = []
+            on_progress(Progress(n_steps, n_finished, n_frames, outcome))
     if waiting:
         predictions += _classify(run, model, waiting)
     if targets:
@@ -185,9 +175,7 @@ def predict_videos(
                 for item in predictions
             },
             targets,
-            n_workers=n_workers,
-            stall_seconds=stall_seconds,
-            memory_bytes=memory_bytes,
+            options=embedding,
             on_drawn=lambda n, outcome: on_progress(
                 Progress(n_steps, n_before + n, n_frames, outcome)
             ),
@@ -207,31 +195,13 @@ def predict_videos(
 
 
 def find_run_backbone(run: Run, weights: str | Path | None = None) -> BackboneFiles:
-    """Find the backbone that a run's embeddings were made with.
+    """Find the backbone that a run's embeddings were made with, or say that others are there.
 
-    Parameters
-    ----------
-    run : Run
-    weights : str or Path, optional
-        Where to look; by default where the weights lay when the store was made.
-
-    Returns
-    -------
-    BackboneFiles
-
-    Raises
-    ------
-    WeightsNotFound
-        If they are not there.
-    WeightsMismatch
-        If other weights are there: their vectors would mean nothing to the head.
+    Without `weights` they are looked for where they were when the store was made.
     """
     wanted = run.header.backbone
-    found = find_backbone(
-        wanted.weights if weights is None else weights,
-        alpha=wanted.alpha,
-        size_px=wanted.size_px,
-    )
+    place = wanted.weights if weights is None else weights
+    found = find_backbone(BackboneOptions(place, wanted.alpha, wanted.size_px))
     if found.spec.weights_sha256 != wanted.weights_sha256:
         raise WeightsMismatch(
             "A run predicts with the weights that its embeddings were made with. "

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from features.errors import FrameHeadError, RunDamaged, RunNotFound
+from features.errors import FrameHeadError, HeadUnknown, RunDamaged, RunNotFound
 from features.records import StoreHeader
+from features.system.files import read_csv
 from features.system.keras import import_keras
-from pipeline.heads.headoptions import HeadOptions
-from pipeline.runs.outputs import read_csv
+from pipeline.heads.registry import HEADS, HeadOptions
 from pipeline.splits.files import split_from_json
 from pipeline.splits.leaks import NearDuplicate
 from pipeline.splits.split import Split
@@ -30,35 +28,25 @@ class RunSummary:
 
     Attributes
     ----------
-    path : str
-        The run's folder, as given.
-    head : str
     accuracy, low, high : float
         On the test part, with its 95 % interval by bootstrap over groups.
     balanced_accuracy, macro_f1 : float
         On the test part.
-    n_train, n_val, n_test : int
-        Clips in each part.
-    n_excluded : int
-        Clips of the store in no part.
-    n_failed : int
-        Clips of the store without embeddings.
+    n_excluded, n_failed, n_missing : int
+        Clips of the store in no part, and without embeddings; clips of the split file that the
+        store lacks.
     leaks : bool
         True if the accuracy must not be trusted: a group stood on both sides.
     groups_known : bool
         False if leaks could not be ruled out, because some clips have no group.
-    epochs_run, best_epoch : int
     seconds : float
         Training and evaluation.
     is_new : bool
         False if the run had been trained before with the same settings.
-    majority_class : str
-        The most frequent class of the training part.
-    majority_accuracy : float or None
-        Of always naming it, on the test part. None in runs of an earlier framehead.
-    backwards, shuffled : float or None
-        Accuracy on the test part with its frames in another order; None in runs of an earlier
-        framehead. See `pipeline.scores.frameorder`.
+    majority_class, majority_accuracy : str, float
+        The most frequent class of the training part, and the accuracy of always naming it.
+    backwards, shuffled : float
+        Accuracy on the test part with its frames in another order.
     near_duplicates : tuple of NearDuplicate
         Clips of different parts that seem to be one recording.
     n_near_duplicates : int
@@ -82,13 +70,15 @@ class RunSummary:
     epochs_run: int
     best_epoch: int
     seconds: float
+    majority_class: str
+    majority_accuracy: float
+    backwards: float
+    shuffled: float
+    near_duplicates: tuple[NearDuplicate, ...]
+    n_near_duplicates: int
+    n_missing: int = 0
+    split_method: str = ""
     is_new: bool = True
-    majority_class: str = ""
-    majority_accuracy: float | None = None
-    backwards: float | None = None
-    shuffled: float | None = None
-    near_duplicates: tuple[NearDuplicate, ...] = ()
-    n_near_duplicates: int = 0
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -167,10 +157,8 @@ def read_run(path: str | Path) -> Run:
     try:
         if content["schema"] != RUN_SCHEMA:
             raise _damaged(folder, f"schema is {content['schema']}, this framehead reads 1")
-        had = content["summary"]
-        # What a run of an earlier framehead did not record has its default.
-        summary = {item.name: had[item.name] for item in fields(RunSummary) if item.name in had}
-        pairs = tuple(NearDuplicate(**pair) for pair in summary.pop("near_duplicates", ()))
+        summary = content["summary"]
+        pairs = tuple(NearDuplicate(**pair) for pair in summary["near_duplicates"])
         return Run(
             path=folder,
             head=content["head"],
@@ -185,85 +173,45 @@ def read_run(path: str | Path) -> Run:
     except RunDamaged:
         raise
     except (KeyError, TypeError, ValueError, FrameHeadError) as problem:
-        raise _damaged(folder, f"{RUN_FILE} lacks or garbles {problem}") from problem
+        raise _damaged(folder, f"{RUN_FILE} has a missing or damaged entry: {problem}") from problem
 
 
 def load_model(run: Run) -> Any:
-    """Load a run's head, in Keras' safe mode.
-
-    Parameters
-    ----------
-    run : Run
-
-    Returns
-    -------
-    keras.Model
-        See `pipeline.heads.model.HeadModel` for inputs and output.
-
-    Raises
-    ------
-    RunDamaged
-        If the model file cannot be read.
-    """
+    """Load a run's head, in Keras' safe mode: a whole `pipeline.heads.model.HeadModel`."""
     keras = import_keras()
-    import pipeline.heads.layers
-    import pipeline.heads.lstm  # noqa: F401
+    import pipeline.heads.layers  # noqa: F401
 
     path = run.path / MODEL_FILE
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     # Keras passes on whatever zipfile, json and HDF5 raise.
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, EOFError) as problem:
-        raise _damaged(run.path, f"loading {MODEL_FILE} failed: {problem}") from problem
+        # Keras prints all it knows; what was wrong comes last.
+        reason = str(problem).rpartition("Exception encountered: ")[2].partition(". ")[0]
+        if run.head.partition(":")[0] not in HEADS:
+            raise HeadUnknown(
+                f"A run's head must be known to be loaded. '{run.path}' has '{run.head}', and "
+                f"loading {MODEL_FILE} failed: {reason}.",
+                hint="name the module that registers it with --plugin",
+            ) from problem
+        raise _damaged(run.path, f"loading {MODEL_FILE} failed: {reason}") from problem
 
 
 def save_model(model: Any, path: Path) -> None:
-    """Save a head in Keras' own format.
-
-    Parameters
-    ----------
-    model : keras.Model
-    path : Path
-        Ends in ".keras".
-    """
-    with _quiet_saving():
+    """Save a head in Keras' own format, to a path that ends in ".keras"."""
+    with warnings.catch_warnings():
+        # Keras on TensorFlow converts variables in a way that NumPy 2 deprecates.
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
         model.save(path)
 
 
 def read_predictions(run: Run) -> list[dict[str, str]]:
-    """Read a run's predictions of its test part.
-
-    Parameters
-    ----------
-    run : Run
-
-    Returns
-    -------
-    list of dict
-        One per clip, by column name.
-
-    Raises
-    ------
-    RunDamaged
-    """
+    """Read a run's predictions of its test part, one dictionary per clip, by column name."""
     path = run.path / "predictions.csv"
     try:
         return read_csv(path)
     except OSError as problem:
         raise _damaged(run.path, f"reading predictions.csv failed: {problem}") from problem
-
-
-def summary_to_json(summary: RunSummary) -> dict[str, Any]:
-    """Return a summary as JSON-ready values."""
-    return asdict(summary)
-
-
-@contextmanager
-def _quiet_saving() -> Iterator[None]:
-    with warnings.catch_warnings():
-        # Keras on TensorFlow converts variables in a way that NumPy 2 deprecates.
-        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
-        yield
 
 
 def _damaged(folder: Path, what: str) -> RunDamaged:

@@ -9,8 +9,8 @@ import numpy as np
 
 from features.records import IntArray
 from pipeline.data.sequences import Sequences
-from pipeline.heads.headoptions import HeadOptions
-from pipeline.training.epochs import predict_clips
+from pipeline.heads.model import predict_clips
+from pipeline.heads.registry import HeadOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +18,6 @@ class OrderScores:
     """Accuracies of a head on test clips whose frames come in another order.
 
     A head that is as good on shuffled frames as on the clips as filmed makes no use of time.
-
-    Attributes
-    ----------
-    backwards : float
-        The last frame first.
-    shuffled : float
-        In random order.
     """
 
     backwards: float
@@ -34,22 +27,7 @@ class OrderScores:
 def score_orders(
     model: Any, test: Sequences, options: HeadOptions, *, seed: int = 0
 ) -> OrderScores:
-    """Test a head on clips played backwards and with their frames shuffled.
-
-    Parameters
-    ----------
-    model : keras.Model
-    test : Sequences
-        Embeddings with known class indices.
-    options : HeadOptions
-        What the head was trained with.
-    seed : int, default 0
-        Of the random order.
-
-    Returns
-    -------
-    OrderScores
-    """
+    """Test a head on clips played backwards and with their frames shuffled."""
     rng = np.random.default_rng(seed)
     n_frames = test.mask.sum(axis=1)
     backwards = [np.arange(n)[::-1] for n in n_frames]
@@ -62,18 +40,7 @@ def score_orders(
 
 
 def reorder_frames(sequences: Sequences, orders: list[IntArray]) -> Sequences:
-    """Put the frames of every clip into an order of its own; padding stays behind them.
-
-    Parameters
-    ----------
-    sequences : Sequences
-    orders : list of ndarray of int64
-        For every clip a permutation of its frames.
-
-    Returns
-    -------
-    Sequences
-    """
+    """Put the frames of every clip into an order of its own; padding stays behind them."""
     places = np.tile(np.arange(sequences.mask.shape[1]), (len(orders), 1))
     for row, order in zip(places, orders, strict=True):
         row[: len(order)] = order

@@ -22,19 +22,12 @@ _FREEDOM = 2
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A mean with its interval.
-
-    Attributes
-    ----------
-    mean, low, high : float
-    n : int
-        Clips behind the mean.
-    """
+    """A mean with its interval."""
 
     mean: float
     low: float
     high: float
-    n: int
+    n: int  # clips behind the mean
 
     def __str__(self) -> str:
         """Show percent, as people read it."""
@@ -43,22 +36,13 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class _Evidence:
-    """How much the clips say.
+    """How much the clips say."""
 
-    Attributes
-    ----------
-    n_effective : float
-        Independent clips that would say as much, divided by the squared quantile of the
-        confidence level: a score interval of this many clips has quantile 1.
-    clip_variance : float
-        Variance of one clip's value.
-    belief : float
-        Weight of the belief about groups against what the clips say of them; in (0, 1].
-    """
-
+    # Independent clips that would say as much, divided by the squared quantile of the
+    # confidence level: a score interval of this many clips has quantile 1.
     n_effective: float
-    clip_variance: float
-    belief: float
+    clip_variance: float  # of one clip's value
+    belief: float  # weight of the belief about groups against what the clips say; in (0, 1]
 
 
 def bootstrap_interval(
@@ -91,20 +75,8 @@ def bootstrap_interval(
     very unequal size (1 to 30 clips) whose clips nearly always agree, coverage can fall
     to 91 %.
 
-    Parameters
-    ----------
-    correct : array of bool or float, shape (n_clips,)
-        Whether each clip was right, or the share of runs in which it was.
-    groups : sequence of str, length n_clips
-    seed : int, default 0
-        Of the resamples.
-    level : float, default 0.95
-        Confidence level, above 0 and below 1.
-
-    Returns
-    -------
-    Score
-        ``high`` is 1 if every clip is right, ``low`` is 0 if none is.
+    `correct` says of each clip whether it was right, or the share of runs in which it was.
+    ``high`` is 1 if every clip is right, ``low`` is 0 if none is.
     """
     right = np.asarray(correct, dtype=np.float64)
     mean = float(right.mean())
@@ -135,22 +107,8 @@ def difference_interval(
     The standard error comes as in `bootstrap_interval`. So that two heads that agree on
     every clip are not taken for equal with certainty, half a clip is added of which half
     was told apart, as by Agresti and Min ("Simple improved confidence intervals for
-    comparing matched proportions", Statistics in Medicine 24, 2005).
-
-    Parameters
-    ----------
-    differences : array of float, shape (n_clips,)
-        What one head got right of each clip minus what the other did; in [-1, 1].
-    groups : sequence of str, length n_clips
-    seed : int, default 0
-        Of the resamples.
-    level : float, default 0.95
-        Confidence level, above 0 and below 1.
-
-    Returns
-    -------
-    Score
-        Within [-1, 1].
+    comparing matched proportions", Statistics in Medicine 24, 2005). `differences` are what
+    one head got right of each clip minus what the other did, in [-1, 1].
     """
     values = np.asarray(differences, dtype=np.float64)
     mean = float(values.mean())

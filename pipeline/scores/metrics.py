@@ -18,16 +18,7 @@ _MOST_GUESSES = 5
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
-    """How one class was told apart.
-
-    Attributes
-    ----------
-    label : str
-    precision, recall, f1 : float
-        0 where undefined.
-    support : int
-        Clips of this class.
-    """
+    """How one class was told apart: scores are 0 where undefined, `support` counts its clips."""
 
     label: str
     precision: float
@@ -38,132 +29,63 @@ class ClassScore:
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """Predictions of about equal confidence.
-
-    Attributes
-    ----------
-    low, high : float
-        Ends of the bin; the lower one is outside, except 0.
-    n : int
-        Predictions in the bin.
-    confidence, accuracy : float or None
-        Means of these predictions; None if there are none.
-    """
+    """Predictions whose confidence is above `low`, or 0, and at most `high`."""
 
     low: float
     high: float
     n: int
+    # Means of these predictions; None if there are none.
     confidence: float | None
     accuracy: float | None
 
 
 def count_confusions(truth: IntArray, predicted: IntArray, n_classes: int) -> IntArray:
-    """Count the clips of each class by what they were taken for.
+    """Count the clips of each class (row) by what they were taken for (column)."""
+    from sklearn.metrics import confusion_matrix
 
-    Parameters
-    ----------
-    truth, predicted : ndarray of int64, shape (n_clips,)
-        Class indices.
-    n_classes : int
-
-    Returns
-    -------
-    ndarray of int64, shape (n_classes, n_classes)
-        Row: truth. Column: prediction.
-    """
-    cells = np.bincount(truth * n_classes + predicted, minlength=n_classes * n_classes)
-    return cells.reshape(n_classes, n_classes).astype(np.int64)
+    counts: IntArray = confusion_matrix(truth, predicted, labels=np.arange(n_classes))
+    return counts
 
 
-def score_classes(confusions: IntArray, classes: Sequence[str]) -> tuple[ClassScore, ...]:
-    """Compute precision, recall and F1 of every class.
+def score_classes(
+    truth: IntArray, predicted: IntArray, classes: Sequence[str]
+) -> tuple[ClassScore, ...]:
+    """Compute precision, recall and F1 of every class."""
+    from sklearn.metrics import precision_recall_fscore_support
 
-    Parameters
-    ----------
-    confusions : ndarray of int64, shape (n_classes, n_classes)
-        See `count_confusions`.
-    classes : sequence of str
-
-    Returns
-    -------
-    tuple of ClassScore
-        In the order of `classes`.
-    """
-    hits = np.diag(confusions)
-    support, named = confusions.sum(axis=1), confusions.sum(axis=0)
-    precision = hits / np.maximum(named, 1)
-    recall = hits / np.maximum(support, 1)
-    f1 = 2 * hits / np.maximum(support + named, 1)
-    return tuple(
-        ClassScore(label, float(p), float(r), float(f), int(n))
-        for label, p, r, f, n in zip(classes, precision, recall, f1, support, strict=True)
+    columns = precision_recall_fscore_support(
+        truth, predicted, labels=np.arange(len(classes)), zero_division=0
     )
+    rows = zip(classes, *(column.tolist() for column in columns), strict=True)
+    return tuple(ClassScore(*row) for row in rows)
 
 
-def balanced_accuracy(confusions: IntArray) -> float:
-    """Average the recall of the classes that occur.
+def balanced_accuracy(truth: IntArray, predicted: IntArray) -> float:
+    """Average the recall of the classes that are tested."""
+    from sklearn.metrics import recall_score
 
-    Parameters
-    ----------
-    confusions : ndarray of int64, shape (n_classes, n_classes)
-
-    Returns
-    -------
-    float
-        As in scikit-learn.
-    """
-    support = confusions.sum(axis=1)
-    present = support > 0
-    return float((np.diag(confusions)[present] / support[present]).mean())
+    # `balanced_accuracy_score` is the same, and warns of predicted classes that are not tested.
+    tested = np.unique(truth)
+    return float(recall_score(truth, predicted, labels=tested, average="macro", zero_division=0))
 
 
-def macro_f1(confusions: IntArray) -> float:
-    """Average the F1 of the classes that occur in truth or prediction.
+def macro_f1(truth: IntArray, predicted: IntArray) -> float:
+    """Average the F1 of the classes that are tested or predicted."""
+    from sklearn.metrics import f1_score
 
-    Parameters
-    ----------
-    confusions : ndarray of int64, shape (n_classes, n_classes)
-
-    Returns
-    -------
-    float
-        As scikit-learn's ``f1_score(average="macro", zero_division=0)``.
-    """
-    total = confusions.sum(axis=1) + confusions.sum(axis=0)
-    present = total > 0
-    return float((2 * np.diag(confusions)[present] / total[present]).mean())
+    return float(f1_score(truth, predicted, average="macro", zero_division=0))
 
 
 def most_frequent(class_indices: npt.ArrayLike) -> int:
-    """Find the class that a constant guess should name.
-
-    Parameters
-    ----------
-    class_indices : array of int, shape (n_clips,)
-        Of the training part; at least one.
-
-    Returns
-    -------
-    int
-        Of equally frequent classes the first.
-    """
+    """Find the class that a constant guess should name; of equally frequent ones the first."""
     return int(np.bincount(np.asarray(class_indices, dtype=np.int64)).argmax())
 
 
 def hits_in_top(probabilities: npt.NDArray[Any], truth: IntArray, k: int) -> npt.NDArray[np.bool_]:
     """Tell which clips have their class among the k most probable.
 
-    Parameters
-    ----------
-    probabilities : ndarray of float, shape (n_clips, n_classes)
-    truth : ndarray of int64, shape (n_clips,)
-    k : int
-        At least 1.
-
-    Returns
-    -------
-    ndarray of bool, shape (n_clips,)
-        Of equally probable classes the first ones count.
+    Of equally probable classes the first ones count, as in `argmax`; scikit-learn's
+    `top_k_accuracy_score` counts the last ones.
     """
     ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
     hits: npt.NDArray[np.bool_] = (ranked == truth[:, np.newaxis]).any(axis=1)
@@ -173,21 +95,7 @@ def hits_in_top(probabilities: npt.NDArray[Any], truth: IntArray, k: int) -> npt
 def reliability_bins(
     confidence: npt.ArrayLike, correct: npt.ArrayLike, *, n_bins: int = 10
 ) -> tuple[ReliabilityBin, ...]:
-    """Sort predictions by confidence and tell how often those of each bin are right.
-
-    Parameters
-    ----------
-    confidence : array of float, shape (n_predictions,)
-        Probability of the predicted class.
-    correct : array of bool, shape (n_predictions,)
-    n_bins : int, default 10
-        Bins of equal width.
-
-    Returns
-    -------
-    tuple of ReliabilityBin, length n_bins
-        From 0 to 1, the empty ones as well.
-    """
+    """Sort predictions into bins of equal width by the probability of the predicted class."""
     sure, right = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
     # Confidences are rounded to 6 digits when stored; the ends of bins are safe from that.
     bins = np.clip(np.ceil(sure * n_bins - 1e-9).astype(int) - 1, 0, n_bins - 1)
@@ -206,20 +114,10 @@ def reliability_bins(
 
 
 def calibration_error(bins: Sequence[ReliabilityBin]) -> float:
-    """Measure by how much the confidence of predictions misses their accuracy.
+    """Measure by how much the confidence of predictions misses their accuracy; 0 is perfect.
 
     The expected calibration error of Guo et al., "On Calibration of Modern Neural
     Networks" (ICML 2017).
-
-    Parameters
-    ----------
-    bins : sequence of ReliabilityBin
-        See `reliability_bins`.
-
-    Returns
-    -------
-    float
-        In [0, 1]; 0 is perfect.
     """
     gaps = [
         item.n * abs(item.confidence - item.accuracy)
@@ -238,38 +136,20 @@ def report_scores(
     majority: int,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Gather every score of one head on its test part.
+    """Gather every score of one head on its test part, ready for JSON.
 
-    Parameters
-    ----------
-    probabilities : ndarray of float, shape (n_clips, n_classes)
-    truth : ndarray of int64, shape (n_clips,)
-    groups : sequence of str, length n_clips
-    classes : sequence of str
-    majority : int
-        Index of the most frequent class of the training part, see `most_frequent`.
-    seed : int, default 0
-        Of the bootstrap.
-
-    Returns
-    -------
-    dict
-        JSON-ready: ``accuracy`` (mean, low, high, n), ``balanced_accuracy``, ``macro_f1``,
-        ``topk`` (``top1`` to ``top5``, below the number of classes), ``calibration_error``,
-        ``reliability`` (bins), ``majority_class`` and the ``majority_accuracy`` of always
-        naming it, ``above_majority`` (whether the whole interval of the accuracy is),
-        ``classes``, ``confusions``.
+    `probabilities` have shape (n_clips, n_classes), `majority` is the `most_frequent` class of
+    the training part, and the seed is that of the bootstrap.
     """
     predicted = probabilities.argmax(axis=1)
-    confusions = count_confusions(truth, predicted, len(classes))
     correct = predicted == truth
     accuracy = bootstrap_interval(correct, groups, seed=seed)
     majority_accuracy = float((truth == majority).mean())
     bins = reliability_bins(probabilities.max(axis=1), correct)
     return {
         "accuracy": asdict(accuracy),
-        "balanced_accuracy": balanced_accuracy(confusions),
-        "macro_f1": macro_f1(confusions),
+        "balanced_accuracy": balanced_accuracy(truth, predicted),
+        "macro_f1": macro_f1(truth, predicted),
         "topk": {
             f"top{k}": float(hits_in_top(probabilities, truth, k).mean())
             for k in range(1, min(_MOST_GUESSES, len(classes) - 1) + 1)
@@ -279,6 +159,6 @@ def report_scores(
         "majority_class": classes[majority],
         "majority_accuracy": majority_accuracy,
         "above_majority": accuracy.low > majority_accuracy,
-        "classes": [asdict(score) for score in score_classes(confusions, classes)],
-        "confusions": confusions.tolist(),
+        "classes": [asdict(score) for score in score_classes(truth, predicted, classes)],
+        "confusions": count_confusions(truth, predicted, len(classes)).tolist(),
     }

@@ -22,33 +22,16 @@ _ALPHA = 0.05
 
 @dataclass(frozen=True, slots=True)
 class HeadPair:
-    """Two heads on the same clips.
-
-    Attributes
-    ----------
-    a, b : str
-        Names; `a` is ranked above `b`.
-    difference : float
-        Accuracy of `a` minus that of `b`.
-    low, high : float
-        Its 95 % interval, not corrected for the number of pairs. See
-        `pipeline.scores.intervals.difference_interval`.
-    p_value : float
-        Two-sided, by flipping the signs of whole groups.
-    p_adjusted : float
-        After Holm's correction for all pairs of the comparison.
-    verdict : str
-        One sentence.
-    """
+    """Two heads on the same clips; `a` is ranked above `b`."""
 
     a: str
     b: str
-    difference: float
-    low: float
+    difference: float  # accuracy of `a` minus that of `b`
+    low: float  # its 95 % interval, not corrected for the number of pairs
     high: float
-    p_value: float
-    p_adjusted: float
-    verdict: str
+    p_value: float  # two-sided, see `flip_tests`
+    p_adjusted: float  # after Holm's correction for all pairs of the comparison
+    verdict: str  # one sentence
 
     @property
     def is_told_apart(self) -> bool:
@@ -63,25 +46,11 @@ def compare_pairs(
     *,
     seed: int = 0,
 ) -> tuple[HeadPair, ...]:
-    """Test every pair of heads.
+    """Test every pair of heads, in the order of `names`, best first.
 
-    Every pair, not only those with the best head: which head is best was found on the same
-    clips, so a test that is told which one it was would be biased.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Heads, best first.
-    correct : mapping of str to ndarray of float, shape (n_clips,)
-        By head, whether each clip was right, or the share of runs in which it was.
-    groups : sequence of str, length n_clips
-    seed : int, default 0
-        Of resamples and random flips.
-
-    Returns
-    -------
-    tuple of HeadPair
-        In the order of `names`: the best head's pairs first.
+    `correct` says of each head and clip whether it was right, or the share of runs in which it
+    was. Pairs without the best head are tested as well: which head is best was found on the
+    same clips, so a test that is told which one it was would be biased.
     """
     pairs = list(combinations(names, 2))
     if not pairs:
@@ -106,19 +75,11 @@ def flip_tests(differences: npt.ArrayLike, *, seed: int = 0) -> list[float]:
     """Test whether paired differences could be chance, by flipping the signs of groups.
 
     Fisher's randomisation test for pairs ("The Design of Experiments", 1935, section 21),
-    with whole groups as units: clips of one group are right and wrong together.
-
-    Parameters
-    ----------
-    differences : array of float, shape (n_groups, n_tests)
-        What one head got right of each group more than the other.
-    seed : int, default 0
-        Of the random flips, used where more than 14 groups differ.
-
-    Returns
-    -------
-    list of float, length n_tests
-        Two-sided p-values: the share of sign patterns whose sum is at least as far from 0.
+    with whole groups as units: clips of one group are right and wrong together. Takes what one
+    head got right of each group more than the other, shape (n_groups, n_tests), and returns
+    two-sided p-values: the share of sign patterns whose sum is at least as far from 0.
+    `scipy.stats.permutation_test` gives the same where all patterns are tried, but takes 25
+    times as long or more.
     """
     columns = np.asarray(differences, dtype=np.float64)
     p_values = np.ones(columns.shape[1])
@@ -146,15 +107,6 @@ def adjust_p_values(p_values: Sequence[float]) -> list[float]:
 
     Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
     Statistics 6, 1979: the chance of any false alarm stays below that of a single test.
-
-    Parameters
-    ----------
-    p_values : sequence of float
-
-    Returns
-    -------
-    list of float
-        In the same order.
     """
     adjusted = [1.0] * len(p_values)
     largest = 0.0
@@ -167,22 +119,7 @@ def adjust_p_values(p_values: Sequence[float]) -> list[float]:
 def summarise_pairs(
     names: Sequence[str], pairs: Sequence[HeadPair], baseline: str
 ) -> tuple[str, ...]:
-    """Say in plain sentences which heads are better than which.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Heads, best first.
-    pairs : sequence of HeadPair
-        See `compare_pairs`.
-    baseline : str
-        The head that others must beat to be worth their cost; it need not take part.
-
-    Returns
-    -------
-    tuple of str
-        Sentences; none if there is one head only.
-    """
+    """Say in plain sentences which heads are better than which, the baseline among them or not."""
     told_apart = [pair for pair in pairs if pair.is_told_apart]
     sentences = []
     for name in names:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from features.errors import OptionInvalid, SplitImpossible
@@ -15,11 +15,129 @@ from pipeline.splits.folds import split_into_folds
 from pipeline.splits.groups import Groups, assign_groups, join_groups, separate_clips
 from pipeline.splits.holdout import split_by_column, split_by_groups, split_by_lists
 from pipeline.splits.leaks import require_no_leaks
-from pipeline.splits.split import Split, finish_split
-from pipeline.splits.splitrequest import SplitRequest, excluding_options
+from pipeline.splits.split import PARTS, Split, finish_split
 
 DEFAULT_TEST_FRACTION = 0.2
 DEFAULT_FOLDS = 5
+
+# Added to the method of a split file whose validation clips are all gone.
+_VALIDATION_ANEW = "; validation cut anew"
+
+# What NumPy and Keras take as a seed.
+_HIGHEST_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class SplitOptions:
+    """Who is trained on and who is tested.
+
+    Attributes
+    ----------
+    split : str or Path or Split, optional
+        Split file to use, such as split.json in the folder of a run. Or the split itself.
+    test_lists : str or Path, optional
+        Folder with the official lists of UCF101 or HMDB51. Not with `split`.
+    fold : int, optional
+        Number of the official split, with --test-lists. By default 1.
+    test_fraction : float, optional
+        Share of the clips to hold out for testing, in whole groups; only if no split is given.
+        Between 0 and 1. By default 0.2.
+    group_regex : str, optional
+        Regular expression whose first parenthesis names the group in a clip's path; replaces
+        the groups of the store.
+    allow_leaks : bool, default False
+        Accept a split that has a group on both sides; every result is then marked LEAKY.
+    allow_missing : bool, default False
+        Continue although clips of the split file are gone from the store or have no embeddings;
+        the result says how many.
+    ignore_groups : bool, default False
+        Split clip by clip, as much published code does, to see what leaking does; needs
+        --allow-leaks.
+    join_near_duplicates : bool, default False
+        Treat clips that seem to be the same recording as one group, so that they stay on one
+        side.
+    val_fraction : float, default 0.2
+        Share of the training clips to hold out for early stopping, in whole groups. Between 0
+        and 1; only if no clip is marked for validation.
+
+    Raises
+    ------
+    OptionInvalid
+        If options exclude each other or would have no effect.
+    """
+
+    split: str | Path | Split | None = field(default=None, metadata={"metavar": "PATH"})
+    test_lists: str | Path | None = field(default=None, metadata={"metavar": "DIR"})
+    fold: int | None = None
+    test_fraction: float | None = None
+    group_regex: str | None = field(default=None, metadata={"metavar": "REGEX"})
+    allow_leaks: bool = False
+    allow_missing: bool = False
+    ignore_groups: bool = False
+    join_near_duplicates: bool = False
+    val_fraction: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Refuse options that would have no effect."""
+        chosen = [name for name in ("split", "test_lists") if getattr(self, name) is not None]
+        if self.ignore_groups:
+            self._require_chance(chosen)
+        if chosen and self.test_fraction is not None:
+            raise excluding_options("test_fraction", chosen[0])
+        if len(chosen) == 2:
+            raise excluding_options("split", "test_lists")
+        if self.fold is not None and self.test_lists is None:
+            raise OptionInvalid(
+                f"--fold says which of the official lists to use. Received: --fold {self.fold} "
+                "without --test-lists.",
+                hint="give --test-lists FOLDER as well, or leave --fold out",
+            )
+        if self.allow_missing and self.split is None:
+            raise OptionInvalid(
+                "--allow-missing is about the clips of a split file. Received: --allow-missing "
+                "without --split.",
+                hint="give --split FILE as well, or leave --allow-missing out",
+            )
+
+    def _require_chance(self, chosen: Sequence[str]) -> None:
+        if chosen:
+            raise excluding_options("ignore_groups", chosen[0])
+        if self.join_near_duplicates:
+            raise OptionInvalid(
+                "--ignore-groups and --join-near-duplicates exclude each other: one tears groups "
+                "apart, the other joins them. Received: both.",
+                hint="leave --ignore-groups out",
+            )
+        if not self.allow_leaks:
+            raise OptionInvalid(
+                "--ignore-groups needs --allow-leaks: clips of one group may stand on both "
+                "sides of the split. Received: --ignore-groups alone.",
+                hint="add --allow-leaks to see what leaking does, or leave --ignore-groups out",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class SplitTask:
+    """What a split source has to divide, and how."""
+
+    store: Store
+    clips: tuple[ClipRecord, ...]
+    groups: Groups
+    options: SplitOptions
+    seed: int
+
+    @property
+    def units(self) -> Groups:
+        """What moves between the parts as one: the groups, or single clips on request."""
+        return separate_clips(self.clips) if self.options.ignore_groups else self.groups
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSource:
+    """Where a split may come from: whether it is meant, and the split it makes."""
+
+    is_meant: Callable[[SplitTask], bool]
+    make: Callable[[SplitTask], Split]
 
 
 def usable_clips(store: Store) -> tuple[ClipRecord, ...]:
@@ -27,168 +145,183 @@ def usable_clips(store: Store) -> tuple[ClipRecord, ...]:
     return tuple(clip for clip in done_clips(store) if clip.n_frames > 0)
 
 
-def choose_split(store: Store, request: SplitRequest) -> tuple[Split, Groups]:
-    """Make or read the split that was asked for, and refuse one that leaks.
+def choose_split(store: Store, options: SplitOptions, *, seed: int = 0) -> tuple[Split, Groups]:
+    """Make or read the split that is asked for, and refuse one that leaks.
 
-    Without a split file or lists, the store's split column is used if any clip has an
-    entry there, and else whole groups are cut off for testing.
-
-    Parameters
-    ----------
-    store : Store
-    request : SplitRequest
-
-    Returns
-    -------
-    Split
-    dict of str to str
-        Group of every usable clip.
-
-    Raises
-    ------
-    SplitImpossible
-        If the clips cannot be divided so, or a split file names clips the store lacks.
-    SplitLeaks
-        If a group stands in several parts and `allow_leaks` is False.
-    OptionInvalid
-        If a fraction is not between 0 and 1, or `test_fraction` or `ignore_groups` is given
-        and the store's split column says which clips are tested.
+    Also returns the group of every usable clip. Without a split file or lists, the store's
+    split column is used if any clip has an entry there; else whole groups are cut off for
+    testing. Raises SplitImpossible, SplitLeaks or OptionInvalid.
     """
-    clips = usable_clips(store)
-    groups, groups_from = _choose_groups(store, clips, request)
-    val_fraction, seed = request.val_fraction, request.seed
-    if request.split is not None:
-        split = _fit_to_store(store, clips, groups, request)
-    elif request.test_lists is not None:
-        fold = 1 if request.fold is None else request.fold
-        split = split_by_lists(
-            clips,
-            Path(request.test_lists),
-            fold,
-            groups=groups,
-            val_fraction=val_fraction,
-            seed=seed,
-        )
-    elif any(clip.split for clip in clips):
-        _require_no_column(store, request)
-        split = split_by_column(clips, groups=groups, val_fraction=val_fraction, seed=seed)
-    else:
-        share = DEFAULT_TEST_FRACTION if request.test_fraction is None else request.test_fraction
-        split = split_by_groups(
-            clips,
-            groups=separate_clips(clips) if request.ignore_groups else groups,
-            test_fraction=share,
-            val_fraction=val_fraction,
-            seed=seed,
-        )
-    return _finish(store, split, groups, groups_from, request), groups
+    task, groups_from = _prepare(store, options, seed)
+    source = next(source for source in SPLIT_SOURCES if source.is_meant(task))
+    return _finish(task, source.make(task), groups_from), task.groups
 
 
 def choose_splits(
-    store: Store, request: SplitRequest, n_folds: int | None = None
+    store: Store, options: SplitOptions, n_folds: int | None = None, *, seed: int = 0
 ) -> tuple[tuple[Split, ...], Groups]:
-    """Choose the splits of a comparison: the one that was asked for, or else folds.
+    """Choose the splits of a comparison: the one that is asked for, or else folds.
 
-    Parameters
-    ----------
-    store : Store
-    request : SplitRequest
-    n_folds : int, optional
-        By default the store's own split if its split column names a test part, else 5.
-
-    Returns
-    -------
-    tuple of Split
-    dict of str to str
-        Group of every usable clip.
-
-    Raises
-    ------
-    SplitImpossible, SplitLeaks
-        As `choose_split`, and if a class has fewer groups than there are folds.
-    OptionInvalid
-        As `choose_split`, and if `n_folds` is given with a split or lists.
+    By default the store's own split if its split column names a test part, else 5 folds.
     """
     for chosen in ("split", "test_lists"):
-        if n_folds is not None and getattr(request, chosen) is not None:
+        if n_folds is not None and getattr(options, chosen) is not None:
             raise excluding_options("folds", chosen)
-    clips = usable_clips(store)
-    has_own = n_folds is None and any(clip.split == "test" for clip in clips)
-    if request.split is not None or request.test_lists is not None or has_own:
-        split, groups = choose_split(store, request)
+    has_own = n_folds is None and any(clip.split == "test" for clip in usable_clips(store))
+    if options.split is not None or options.test_lists is not None or has_own:
+        split, groups = choose_split(store, options, seed=seed)
         return (split,), groups
-    groups, groups_from = _choose_groups(store, clips, request)
+    task, groups_from = _prepare(store, options, seed)
     folds = split_into_folds(
-        clips,
+        task.clips,
         DEFAULT_FOLDS if n_folds is None else n_folds,
-        groups=separate_clips(clips) if request.ignore_groups else groups,
-        val_fraction=request.val_fraction,
-        seed=request.seed,
+        groups=task.units,
+        val_fraction=options.val_fraction,
+        seed=seed,
     )
-    return tuple(_finish(store, item, groups, groups_from, request) for item in folds), groups
+    return tuple(_finish(task, fold, groups_from) for fold in folds), task.groups
 
 
-def _choose_groups(
-    store: Store, clips: Sequence[ClipRecord], request: SplitRequest
-) -> tuple[Groups, str]:
-    groups = assign_groups(clips, request.group_regex)
-    if request.group_regex is not None:
-        groups_from = f"--group-regex '{request.group_regex}'"
+def excluding_options(first: str, second: str) -> OptionInvalid:
+    """Return the error that two parameters cannot be given together."""
+    one, other = (f"--{name.replace('_', '-')}" for name in (first, second))
+    return OptionInvalid(
+        f"{one} and {other} exclude each other: both say which clips are tested. Received: both.",
+        hint=f"leave {one} or {other} out",
+    )
+
+
+def require_seed(seed: int, n_seeds: int = 1) -> None:
+    """Refuse seeds that NumPy or Keras would not take; `n_seeds` follow each other."""
+    if 0 <= seed <= _HIGHEST_SEED + 1 - n_seeds:
+        return
+    several = "" if n_seeds == 1 else f" with --seeds {n_seeds}"
+    raise OptionInvalid(
+        f"--seed must be from 0 to {_HIGHEST_SEED + 1 - n_seeds}{several}. Received: {seed}."
+    )
+
+
+def _split_by_file(task: SplitTask) -> Split:
+    given = task.options.split
+    split = given if isinstance(given, Split) else read_split(str(given))
+    part_of = {clip_id: part for part in PARTS for clip_id in getattr(split, part)}
+    usable = {clip.clip_id for clip in task.clips}
+    missing = tuple(sorted(clip_id for clip_id in part_of if clip_id not in usable))
+    if missing and not task.options.allow_missing:
+        known = {clip.clip_id for clip in task.store.clips}
+        unknown = [clip_id for clip_id in missing if clip_id not in known]
+        first = (unknown or missing)[0]
+        raise SplitImpossible(
+            f"A split must name clips of the store that have embeddings. '{task.store.path}' lacks "
+            f"{describe_missing(missing, split)}; '{first}' "
+            f"{'is not in it' if unknown else 'failed, or is gone from the videos'}.",
+            hint="use the split of this store, make a new one by leaving --split out, or go on "
+            "without those clips with --allow-missing",
+        )
+    marked = {clip.clip_id: part_of.get(clip.clip_id, "") for clip in task.clips}
+    for part in ("train", "test"):
+        if part not in marked.values():
+            raise SplitImpossible(
+                f"A split needs a {part} clip. '{task.store.path}' has embeddings of none of them."
+            )
+    method = split.method
+    if split.val and "val" not in marked.values() and not method.endswith(_VALIDATION_ANEW):
+        method += _VALIDATION_ANEW
+    made = finish_split(
+        task.clips, task.groups, marked, method, task.options.val_fraction, split.seed
+    )
+    return replace(
+        split,
+        method=method,
+        train=made.train,
+        val=made.val,
+        test=made.test,
+        excluded=made.excluded,
+        missing=tuple(sorted({*split.missing, *missing})),
+    )
+
+
+def describe_missing(missing: Sequence[str], split: Split) -> str:
+    """Count the missing clips of a split, part by part."""
+    counts = [(part, len(set(missing) & set(getattr(split, part)))) for part in PARTS]
+    return " and ".join(
+        f"{n} of its {len(getattr(split, part))} {part} clips" for part, n in counts if n
+    )
+
+
+def _split_by_lists(task: SplitTask) -> Split:
+    options = task.options
+    return split_by_lists(
+        task.clips,
+        Path(str(options.test_lists)),
+        1 if options.fold is None else options.fold,
+        groups=task.groups,
+        val_fraction=options.val_fraction,
+        seed=task.seed,
+    )
+
+
+def _split_by_column(task: SplitTask) -> Split:
+    options = task.options
+    given = "" if options.test_fraction is None else f"--test-fraction {options.test_fraction}"
+    given = "--ignore-groups" if options.ignore_groups else given
+    if given:
+        raise OptionInvalid(
+            f"{given.split()[0]} cannot be used with a store whose split column says which clips "
+            f"are tested. Received: {given} for '{task.store.path}'.",
+            hint=f"leave {given.split()[0]} out, or write a split of your own and give --split",
+        )
+    return split_by_column(
+        task.clips, groups=task.groups, val_fraction=options.val_fraction, seed=task.seed
+    )
+
+
+def _split_by_chance(task: SplitTask) -> Split:
+    share = task.options.test_fraction
+    return split_by_groups(
+        task.clips,
+        groups=task.units,
+        test_fraction=DEFAULT_TEST_FRACTION if share is None else share,
+        val_fraction=task.options.val_fraction,
+        seed=task.seed,
+    )
+
+
+# The first one that is meant makes the split.
+SPLIT_SOURCES = [
+    SplitSource(lambda task: task.options.split is not None, _split_by_file),
+    SplitSource(lambda task: task.options.test_lists is not None, _split_by_lists),
+    SplitSource(lambda task: any(clip.split for clip in task.clips), _split_by_column),
+    SplitSource(lambda task: True, _split_by_chance),
+]
+
+
+def _prepare(store: Store, options: SplitOptions, seed: int) -> tuple[SplitTask, str]:
+    """Find the clips and their groups, and say what named the groups."""
+    require_seed(seed)
+    clips = usable_clips(store)
+    groups = assign_groups(clips, options.group_regex)
+    if options.group_regex is not None:
+        groups_from = f"--group-regex '{options.group_regex}'"
     else:
         n_unknown = sum(not clip.group for clip in clips)
         groups_from = f"the store, unknown for {n_unknown} of {len(clips)} clips"
         groups_from = groups_from if n_unknown else "the store"
-    if request.join_near_duplicates:
+    if options.join_near_duplicates:
         pairs = find_near_duplicates(store, groups)
         groups = join_groups(groups, [(one, other) for one, other, _ in pairs])
         groups_from += ", near-duplicates joined"
-    return groups, groups_from
+    return SplitTask(store, clips, groups, options, seed), groups_from
 
 
-def _finish(
-    store: Store, split: Split, groups: Groups, groups_from: str, request: SplitRequest
-) -> Split:
+def _finish(task: SplitTask, split: Split, groups_from: str) -> Split:
     """Refuse leaks, and record what made the split unless the split tells that already."""
-    if request.ignore_groups:
+    options = task.options
+    if options.ignore_groups:
         split = replace(split, method=f"{split.method}, groups ignored")
-    if request.join_near_duplicates or not split.groups_from:
-        joined_above = DUPLICATE_ABOVE if request.join_near_duplicates else None
+    if options.join_near_duplicates or not split.groups_from:
+        joined_above = DUPLICATE_ABOVE if options.join_near_duplicates else None
         split = replace(split, groups_from=groups_from, joined_above=joined_above)
     if not split.store_fingerprint:
-        split = replace(split, store_fingerprint=store.header.fingerprint)
-    return require_no_leaks(split, groups, allow_leaks=request.allow_leaks)
-
-
-def _require_no_column(store: Store, request: SplitRequest) -> None:
-    fraction = request.test_fraction
-    given = "" if fraction is None else f"--test-fraction {fraction}"
-    given = "--ignore-groups" if request.ignore_groups else given
-    if given:
-        raise OptionInvalid(
-            f"{given.split()[0]} cannot be used with a store whose split column says which clips "
-            f"are tested. Received: {given} for '{store.path}'.",
-            hint=f"leave {given.split()[0]} out, or write a split of your own and give --split",
-        )
-
-
-def _fit_to_store(
-    store: Store, clips: Sequence[ClipRecord], groups: Groups, request: SplitRequest
-) -> Split:
-    given = request.split if isinstance(request.split, Split) else read_split(str(request.split))
-    part_of = {
-        clip_id: part for part in ("train", "val", "test") for clip_id in getattr(given, part)
-    }
-    known = {clip.clip_id for clip in store.clips}
-    unknown = [clip_id for clip_id in part_of if clip_id not in known]
-    if unknown:
-        raise SplitImpossible(
-            f"A split must name clips of the store. '{store.path}' lacks {len(unknown)} of "
-            f"{len(part_of)}, the first being '{unknown[0]}'.",
-            hint="use the split of this store, or make a new one by leaving --split out",
-        )
-    marked = {clip.clip_id: part_of.get(clip.clip_id, "") for clip in clips}
-    for part in ("train", "test"):
-        if part not in marked.values():
-            raise SplitImpossible(f"Every {part} clip of the split has failed in '{store.path}'.")
-    made = finish_split(clips, groups, marked, given.method, request.val_fraction, given.seed)
-    return replace(given, train=made.train, val=made.val, test=made.test, excluded=made.excluded)
+        split = replace(split, store_fingerprint=task.store.header.fingerprint)
+    return require_no_leaks(split, task.groups, allow_leaks=options.allow_leaks)

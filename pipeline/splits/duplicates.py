@@ -51,15 +51,7 @@ _PAIRS_AT_ONCE = 512
 
 
 class Pair(NamedTuple):
-    """Two near-duplicate clips.
-
-    Attributes
-    ----------
-    clip_id, other_id : str
-        In the order of their ids.
-    similarity : float
-        From the threshold to 1.
-    """
+    """Two near-duplicate clips in the order of their ids, and how alike they are."""
 
     clip_id: str
     other_id: str
@@ -77,28 +69,6 @@ def find_near_duplicates(
 
     13,000 clips of 20 frames x 1280 take 12 s of processor time for two sides of a hold-out,
     about 30 s for folds or groups, and 70 KB of memory per clip.
-
-    Parameters
-    ----------
-    store : Store
-    sides : mapping of str to str
-        Clip id to where it stands: the part of a split, a fold, a group. Clips on one side
-        are not compared. Every clip must have embeddings.
-    threshold : float, default 0.4
-        Least similarity.
-    block_clips : int, default 512
-        Clips that are compared with all others at once; does not change the result.
-
-    Returns
-    -------
-    tuple of Pair
-        Most alike first. Of a clip with more than 8 candidates, the nearest 8 by their mean
-        embedding are looked at.
-
-    Raises
-    ------
-    StoreDamaged
-        If the store cannot be read.
     """
     clips = [clip for clip in store.clips if clip.clip_id in sides]
     if len(clips) < 2:

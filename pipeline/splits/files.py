@@ -7,23 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from features.errors import OutputUnwritable, SplitImpossible
-from pipeline.splits.split import Split
+from features.errors import SplitImpossible
+from features.system.files import report_unwritable, write_json
+from pipeline.splits.split import PARTS, Split
 
 SPLIT_SCHEMA = 1
 
 
 def split_to_json(split: Split) -> dict[str, Any]:
-    """Return a split as JSON-ready values.
-
-    Parameters
-    ----------
-    split : Split
-
-    Returns
-    -------
-    dict
-    """
+    """Return a split as JSON-ready values."""
     fields = asdict(split)
     return {
         "schema": SPLIT_SCHEMA,
@@ -34,27 +26,10 @@ def split_to_json(split: Split) -> dict[str, Any]:
 
 
 def split_from_json(fields: Any, *, where: str) -> Split:
-    """Rebuild a split from `split_to_json`'s values.
+    """Rebuild a split from `split_to_json`'s values; `where` is for messages.
 
-    Only "train" and "test" are required, so that a split can be written by hand; without
-    "val" the trainer cuts a validation part from "train".
-
-    Parameters
-    ----------
-    fields : Any
-        What the JSON file holds.
-    where : str
-        For messages.
-
-    Returns
-    -------
-    Split
-
-    Raises
-    ------
-    SplitImpossible
-        If a part is missing or is no list of clip ids, a clip is in two parts, or another
-        field has no legal value.
+    Only "train" and "test" are required, so that a split can be written by hand; without "val"
+    the trainer cuts a validation part from "train". Raises SplitImpossible.
     """
     if not isinstance(fields, dict) or not {"train", "test"} <= fields.keys():
         raise SplitImpossible(
@@ -62,12 +37,12 @@ def split_from_json(fields: Any, *, where: str) -> Split:
             hint="write it with framehead, or see docs for the format",
         )
     parts: dict[str, tuple[str, ...]] = {}
-    for name in ("train", "val", "test", "excluded"):
+    for name in (*PARTS, "excluded", "missing"):
         ids = fields.get(name, [])
         if not isinstance(ids, list) or not all(isinstance(clip_id, str) for clip_id in ids):
             raise SplitImpossible(f"'{name}' of a split must be a list of clip ids. {where}.")
         parts[name] = tuple(ids)
-    everything = [clip_id for ids in parts.values() for clip_id in ids]
+    everything = [i for name, ids in parts.items() if name != "missing" for i in ids]
     if len(set(everything)) < len(everything):
         twice = next(clip_id for clip_id in everything if everything.count(clip_id) > 1)
         raise SplitImpossible(
@@ -95,46 +70,13 @@ def split_from_json(fields: Any, *, where: str) -> Split:
 
 
 def write_split(path: str | Path, split: Split) -> None:
-    """Write a split to a JSON file, complete or not at all.
-
-    Parameters
-    ----------
-    path : str or Path
-    split : Split
-
-    Raises
-    ------
-    OutputUnwritable
-    """
-    target = Path(path)
-    partial = target.with_name(f"{target.name}.partial")
-    # ASCII with escapes, so that clip ids whose bytes are not UTF-8 survive.
-    text = json.dumps(split_to_json(split), indent=1) + "\n"
-    try:
-        partial.write_text(text, encoding="ascii")
-        partial.replace(target)
-    except OSError as problem:
-        raise OutputUnwritable(
-            f"The split must be writable. Writing '{target}' failed: {problem}."
-        ) from problem
+    """Write a split to a JSON file, complete or not at all."""
+    with report_unwritable(Path(path)):
+        write_json(Path(path), split_to_json(split))
 
 
 def read_split(path: str | Path) -> Split:
-    """Read a split from a JSON file.
-
-    Parameters
-    ----------
-    path : str or Path
-
-    Returns
-    -------
-    Split
-
-    Raises
-    ------
-    SplitImpossible
-        If the file is missing, is not JSON or holds no split.
-    """
+    """Read a split from a JSON file, or raise SplitImpossible."""
     try:
         fields = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:

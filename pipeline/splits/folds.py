@@ -24,32 +24,7 @@ def split_into_folds(
     val_fraction: float = 0.2,
     seed: int = 0,
 ) -> tuple[Split, ...]:
-    """Divide clips into folds that are each tested once, with groups kept whole.
-
-    Parameters
-    ----------
-    clips : sequence of ClipRecord
-        Labelled clips.
-    n_folds : int, default 5
-        At least 2.
-    groups : dict of str to str, optional
-        Clip id to group; by default the groups in the records.
-    val_fraction : float, default 0.2
-        Share of each fold's training clips to validate on.
-    seed : int, default 0
-
-    Returns
-    -------
-    tuple of Split, length n_folds
-        Test parts are disjoint and cover all clips.
-
-    Raises
-    ------
-    SplitImpossible
-        If a class has fewer groups than folds, or some fold would train without a class.
-    OptionInvalid
-        If `n_folds` is below 2.
-    """
+    """Divide clips into folds that are each tested once, with groups kept whole."""
     require_classes(clips)
     if n_folds < 2:
         raise OptionInvalid(f"--folds must be at least 2. Received: {n_folds}.")

@@ -7,6 +7,7 @@ move between the parts of a split, never single clips.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,24 +19,10 @@ Groups = dict[str, str]
 
 
 def assign_groups(clips: Sequence[ClipRecord], group_regex: str | None = None) -> Groups:
-    r"""Say which group every clip belongs to.
+    r"""Say which group every clip belongs to; one whose group is unknown is its own, by its id.
 
-    Parameters
-    ----------
-    clips : sequence of ClipRecord
-    group_regex : str, optional
-        See `features.clips.groups.match_groups`; preferred to the group in the store.
-
-    Returns
-    -------
-    dict of str to str
-        Clip id to group. A clip whose group is unknown is a group of its own, named by
-        its clip id; see `groups_are_known`.
-
-    Raises
-    ------
-    OptionInvalid
-        If `group_regex` is not a regular expression or does not match every clip.
+    A `group_regex` (see `features.clips.groups.match_groups`) is preferred to the group in the
+    store, and refused with `OptionInvalid` unless it matches every clip.
 
     Examples
     --------
@@ -53,81 +40,37 @@ def assign_groups(clips: Sequence[ClipRecord], group_regex: str | None = None) -
 def groups_are_known(groups: Mapping[str, str]) -> bool:
     """Tell whether every clip has a group other than itself.
 
-    Parameters
-    ----------
-    groups : mapping of str to str
-        As `assign_groups` returns it.
-
-    Returns
-    -------
-    bool
-        False if for at least one clip nothing but its own id is known: clips of one
-        source may then stand on both sides of a split without anyone noticing.
+    Otherwise clips of one source may stand on both sides of a split without anyone noticing.
     """
     return all(group != clip_id for clip_id, group in groups.items())
 
 
 def separate_clips(clips: Sequence[ClipRecord]) -> Groups:
-    """Make every clip a group of its own, whatever it shares with others.
-
-    Parameters
-    ----------
-    clips : sequence of ClipRecord
-
-    Returns
-    -------
-    dict of str to str
-        Clip id to clip id.
-    """
+    """Make every clip a group of its own, whatever it shares with others."""
     return {clip.clip_id: clip.clip_id for clip in clips}
 
 
 def join_groups(groups: Mapping[str, str], pairs: Iterable[tuple[str, str]]) -> Groups:
     """Make one group of those that pairs of clips connect, directly or through others.
 
-    Parameters
-    ----------
-    groups : mapping of str to str
-        Clip id to group.
-    pairs : iterable of tuple of str
-        Clip ids that belong together.
-
-    Returns
-    -------
-    dict of str to str
-        Clip id to group; a joined group has the first of the names, sorted.
+    A joined group takes the first of its groups' names, sorted.
 
     Examples
     --------
     >>> join_groups({"a.avi": "g1", "b.avi": "g2", "c.avi": "g2"}, [("a.avi", "c.avi")])
     {'a.avi': 'g1', 'b.avi': 'g1', 'c.avi': 'g1'}
     """
-    parent = {group: group for group in groups.values()}
+    from scipy.cluster.hierarchy import DisjointSet
 
-    def root(group: str) -> str:
-        while parent[group] != group:
-            parent[group] = parent[parent[group]]  # halves the way for those who come later
-            group = parent[group]
-        return group
-
+    joined = DisjointSet(set(groups.values()))
     for one, other in pairs:
-        first, second = sorted((root(groups[one]), root(groups[other])))
-        parent[second] = first
-    return {clip_id: root(group) for clip_id, group in groups.items()}
+        joined.merge(groups[one], groups[other])
+    names = {group: min(subset) for subset in joined.subsets() for group in subset}
+    return {clip_id: names[group] for clip_id, group in groups.items()}
 
 
 def name_units(groups: Mapping[str, str]) -> str:
-    """Say what a split moves between its parts: "single clips" or "whole groups".
-
-    Parameters
-    ----------
-    groups : mapping of str to str
-        Clip id to group.
-
-    Returns
-    -------
-    str
-    """
+    """Say what a split moves between its parts: "single clips" or "whole groups"."""
     is_alone = all(group == clip_id for clip_id, group in groups.items())
     return "single clips" if is_alone else "whole groups"
 
@@ -135,19 +78,7 @@ def name_units(groups: Mapping[str, str]) -> str:
 def count_groups_per_class(
     clips: Sequence[ClipRecord], groups: Mapping[str, str]
 ) -> dict[str, int]:
-    """Count the groups in which each class occurs.
-
-    Parameters
-    ----------
-    clips : sequence of ClipRecord
-    groups : mapping of str to str
-        Clip id to group.
-
-    Returns
-    -------
-    dict of str to int
-        Sorted by class name.
-    """
+    """Count the groups in which each class occurs, sorted by class name."""
     members: dict[str, set[str]] = {}
     for clip in clips:
         members.setdefault(clip.label, set()).add(groups[clip.clip_id])
@@ -162,30 +93,13 @@ def cut_part(
     seed: int,
     keep_groups: int = 1,
 ) -> frozenset[str]:
-    """Choose whole groups that hold about a fraction of every class.
+    """Choose whole groups that hold about a fraction of every class; none if none can be spared.
 
     A k-fold splitter cannot do this: it gives every class 1/k of its groups or nothing,
     where a class of two groups still has one to spare. Here the classes with the fewest
     groups are served first, then groups are added while that brings the parts nearer to
-    the fraction.
-
-    Parameters
-    ----------
-    clips : sequence of ClipRecord
-    groups : mapping of str to str
-        Clip id to group.
-    fraction : float
-        Share of each class to take out, above 0 and below 1.
-    seed : int
-        Decides between groups that serve equally well.
-    keep_groups : int, default 1
-        Groups that a class keeps if it has more than that many; a class never loses its
-        last group.
-
-    Returns
-    -------
-    frozenset of str
-        The chosen groups; empty if no group can be spared.
+    the fraction. A class of more than `keep_groups` groups keeps that many, any other its
+    last one. The seed decides between groups that serve equally well.
     """
     names = sorted({groups[clip.clip_id] for clip in clips})
     labels = sorted({clip.label for clip in clips})
@@ -223,16 +137,14 @@ def _choose_rows(counts: npt.NDArray[np.int64], fraction: float, keep_groups: in
         is_free[index] = False
         chosen.append(index)
 
-    def spared() -> npt.NDArray[np.bool_]:
-        spared: npt.NDArray[np.bool_] = is_free & (~holds | (n_left > n_kept)).all(axis=1)
-        return spared
+    def can_spare(rows: Any) -> Any:
+        return is_free[rows] & (~holds[rows] | (n_left > n_kept)).all(axis=-1)
 
     for label in np.argsort(n_left, kind="stable"):
-        candidates = np.flatnonzero(spared() & holds[:, label])
+        candidates = np.flatnonzero(can_spare(slice(None)) & holds[:, label])
         if taken[label] == 0 and len(candidates):
             take(int(candidates[np.argmin(miss(candidates))]))
     for index in range(len(counts)):
-        is_spared = is_free[index] and bool((~holds[index] | (n_left > n_kept)).all())
-        if is_spared and miss(np.array([index]))[0] < np.square(taken - fraction).sum():
+        if can_spare(index) and miss(np.array([index]))[0] < np.square(taken - fraction).sum():
             take(index)
     return chosen

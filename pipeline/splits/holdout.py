@@ -25,27 +25,7 @@ def split_by_column(
     val_fraction: float = 0.2,
     seed: int = 0,
 ) -> Split:
-    """Take the parts that the video folder or its CSV assigned.
-
-    Parameters
-    ----------
-    clips : sequence of ClipRecord
-        Labelled clips; those with an empty `split` are excluded.
-    groups : dict of str to str, optional
-        Clip id to group; by default the groups in the records.
-    val_fraction : float, default 0.2
-        Share of the training part to validate on if no clip is marked "val".
-    seed : int, default 0
-
-    Returns
-    -------
-    Split
-
-    Raises
-    ------
-    SplitImpossible
-        If "train" or "test" is empty, or nothing can be spared for validation.
-    """
+    """Take the parts that the video folder or its CSV assigned; other clips are excluded."""
     marked = {clip.clip_id: clip.split for clip in clips}
     groups = assign_groups(clips) if groups is None else groups
     for part in ("train", "test"):
@@ -68,28 +48,7 @@ def split_by_lists(
     val_fraction: float = 0.2,
     seed: int = 0,
 ) -> Split:
-    """Take the parts that official UCF101 or HMDB51 lists name.
-
-    Parameters
-    ----------
-    clips : sequence of ClipRecord
-        Labelled clips; those in neither list are excluded.
-    folder : Path
-        See `pipeline.splits.official.read_official_lists`.
-    fold : int, default 1
-        1, 2 or 3.
-    groups, val_fraction, seed
-        As in `split_by_column`; validation is cut from the official training part.
-
-    Returns
-    -------
-    Split
-
-    Raises
-    ------
-    SplitImpossible
-        If there are no such lists, or they name no training or no test clip of the store.
-    """
+    """Take the parts that official UCF101 or HMDB51 lists name; other clips are excluded."""
     groups = assign_groups(clips) if groups is None else groups
     entries = read_official_lists(folder, fold)
     flat = {key.rpartition("/")[2]: part for key, part in entries.items()}
@@ -119,31 +78,7 @@ def split_by_groups(
     val_fraction: float = 0.2,
     seed: int = 0,
 ) -> Split:
-    """Cut off a test part that holds whole groups and about equal shares of the classes.
-
-    Parameters
-    ----------
-    clips : sequence of ClipRecord
-        Labelled clips.
-    groups : dict of str to str, optional
-        Clip id to group; by default the groups in the records.
-    test_fraction : float, default 0.2
-        Share of each class to test on.
-    val_fraction : float, default 0.2
-        Share of the rest to validate on.
-    seed : int, default 0
-
-    Returns
-    -------
-    Split
-
-    Raises
-    ------
-    SplitImpossible
-        If no group can be spared for testing or validation.
-    OptionInvalid
-        If a fraction is not between 0 and 1.
-    """
+    """Cut off a test part that holds whole groups and about equal shares of the classes."""
     require_classes(clips)
     require_fraction("--test-fraction", test_fraction)
     groups = assign_groups(clips) if groups is None else groups

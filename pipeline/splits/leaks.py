@@ -39,44 +39,15 @@ class NearDuplicate:
 
 
 def find_leaks(split: Split, groups: Mapping[str, str]) -> tuple[str, ...]:
-    """Find the groups that stand in more than one part.
-
-    Parameters
-    ----------
-    split : Split
-    groups : mapping of str to str
-        Clip id to group.
-
-    Returns
-    -------
-    tuple of str
-        Sorted.
-    """
+    """Find the groups that stand in more than one part, sorted."""
     train, val, test = ({groups[i] for i in ids} for ids in (split.train, split.val, split.test))
     return tuple(sorted((train & val) | (train & test) | (val & test)))
 
 
 def require_no_leaks(split: Split, groups: Mapping[str, str], *, allow_leaks: bool) -> Split:
-    """Refuse a split in which a group stands on both sides.
+    """Refuse a split in which a group stands on both sides, or mark it LEAKY if that is allowed.
 
-    Parameters
-    ----------
-    split : Split
-    groups : mapping of str to str
-        Clip id to group.
-    allow_leaks : bool
-        Accept it and mark it instead; every result then says LEAKY.
-
-    Returns
-    -------
-    Split
-        With `leaks` and `groups_known` set to what was found. A split that was marked
-        LEAKY before stays so, even where the groups given here do not show why.
-
-    Raises
-    ------
-    SplitLeaks
-        If groups leak, or the split is marked, and `allow_leaks` is False.
+    A split that was marked before stays so, even where `groups` do not show why.
     """
     used = (*split.train, *split.val, *split.test)
     known = groups_are_known({clip_id: groups[clip_id] for clip_id in used})
@@ -107,27 +78,9 @@ def find_straddling_duplicates(
 ) -> tuple[tuple[NearDuplicate, ...], int]:
     """Find the near-duplicates that make a result look better than it is.
 
-    Near-duplicates are found by likeness and not known for certain, as groups are: they
-    are reported, not refused. `SplitRequest.join_near_duplicates` keeps them together.
-
-    Parameters
-    ----------
-    store : Store
-    splits : sequence of Split
-        One, or folds that test every clip once.
-
-    Returns
-    -------
-    tuple of NearDuplicate
-        Those of test clips first, then most alike first. Of folds, only those of test
-        clips, each as its own fold sees it.
-    int
-        Test clips, of all splits, that have a near-duplicate in training or validation.
-
-    Raises
-    ------
-    StoreDamaged
-        If the store cannot be read.
+    They are found by likeness and not known for certain, as groups are: reported, not refused.
+    Those of test clips come first, then the most alike; of folds, only those of test clips,
+    each as its own fold sees it. Also counts the test clips that have one.
     """
     parts = [
         {clip_id: part for part in ("train", "val", "test") for clip_id in getattr(split, part)}
@@ -152,21 +105,7 @@ def find_straddling_duplicates(
 
 
 def describe_near_duplicates(pairs: Sequence[NearDuplicate], n_found: int, n_test: int) -> str:
-    """Say how many test clips have a near-duplicate, and name some.
-
-    Parameters
-    ----------
-    pairs : sequence of NearDuplicate
-    n_found : int
-        Test clips that have one.
-    n_test : int
-        All test clips.
-
-    Returns
-    -------
-    str
-        Empty if there are no pairs.
-    """
+    """Say how many of `n_test` test clips have a near-duplicate, and name some; or nothing."""
     if not pairs:
         return ""
     named: dict[frozenset[str], str] = {}

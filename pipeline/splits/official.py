@@ -15,25 +15,10 @@ _HMDB_PARTS: dict[str, Part] = {"0": "none", "1": "train", "2": "test"}
 
 
 def read_official_lists(folder: Path, fold: int) -> dict[str, Part]:
-    """Read which clips an official fold trains and tests on.
+    """Read which clips an official fold trains and tests on, by `entry_key`.
 
-    Parameters
-    ----------
-    folder : Path
-        Holds ``trainlist0N.txt`` and ``testlist0N.txt`` (UCF101), or one
-        ``CLASS_test_splitN.txt`` per class (HMDB51).
-    fold : int
-        1, 2 or 3 in the published lists.
-
-    Returns
-    -------
-    dict of str to {"train", "test", "none"}
-        Keyed by "class/name" without suffix, see `entry_key`.
-
-    Raises
-    ------
-    SplitImpossible
-        If the folder holds no such lists, or a line cannot be read.
+    The folder holds ``trainlist0N.txt`` and ``testlist0N.txt`` (UCF101), or one
+    ``CLASS_test_splitN.txt`` per class (HMDB51).
     """
     ucf_lists = [folder / f"{part}list{fold:02d}.txt" for part in ("train", "test")]
     hmdb_lists = sorted(folder.glob(f"*_test_split{fold}.txt"))
@@ -51,19 +36,9 @@ def read_official_lists(folder: Path, fold: int) -> dict[str, Part]:
 
 
 def entry_key(name: str) -> str:
-    """Reduce a path to what official lists and clip ids have in common.
+    """Reduce a path to what official lists and clip ids have in common: last folder and stem.
 
     The suffix does not count, because people convert the collections to other containers.
-
-    Parameters
-    ----------
-    name : str
-        A path, POSIX separators.
-
-    Returns
-    -------
-    str
-        The last folder and the stem.
 
     Examples
     --------

@@ -14,6 +14,8 @@ from pipeline.splits.groups import (
     groups_are_known,
 )
 
+PARTS = ("train", "val", "test")
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Split:
@@ -41,6 +43,8 @@ class Split:
     joined_above : float or None
         Similarity from which clips counted as one group when the split was made; None
         where near-duplicates were not joined.
+    missing : tuple of str
+        Clips that a split file names and the store lacks, if that was allowed.
     """
 
     train: tuple[str, ...]
@@ -54,6 +58,7 @@ class Split:
     groups_from: str = ""
     store_fingerprint: str = ""
     joined_above: float | None = None
+    missing: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Show sizes instead of clip ids."""
@@ -69,30 +74,9 @@ def finish_split(
     val_fraction: float,
     seed: int,
 ) -> Split:
-    """Make a split of clips that are marked already, cutting validation if there is none.
+    """Make a split of clips marked "train", "val", "test" or "" (left out).
 
-    Parameters
-    ----------
-    clips : sequence of ClipRecord
-    groups : dict of str to str
-        Clip id to group.
-    marked : mapping of str to str
-        Clip id to "train", "val", "test", or "" for a clip to leave out.
-    method : str
-        See `Split`.
-    val_fraction : float
-        Share of the training part to validate on if no clip is marked "val".
-    seed : int
-
-    Returns
-    -------
-    Split
-
-    Raises
-    ------
-    SplitImpossible
-        If a used clip has no label, a class is not trained, or no group can be spared
-        for validation.
+    Validation is cut from the training part if no clip is marked for it.
     """
     require_classes([clip for clip in clips if marked[clip.clip_id]])
     marked = dict(marked)
@@ -104,7 +88,7 @@ def finish_split(
     missing = [label for label in untrained if label not in train_labels]
     if missing:
         raise SplitImpossible(
-            f"Every class that is tested must be trained. Class '{missing[0]}' has no clip in "
+            f"Every class that is tested must be trained on. Class '{missing[0]}' has no clip in "
             f"the training part ({method}; {len(missing)} such classes). "
             f"{describe_groups(clips, groups)}",
             hint="give that class clips of more groups, or remove it",
@@ -128,7 +112,7 @@ def _validation_ids(
     validated = cut_part(training, groups, val_fraction, seed=seed)
     if not validated:
         raise SplitImpossible(
-            "Validation needs a group of some class that training can spare. "
+            "Validation needs a group that training can spare. "
             f"{describe_groups(training, groups)}",
             hint="extract clips of more groups, mark a 'val' part in the CSV, or name smaller "
             "groups with --group-regex",
@@ -137,16 +121,7 @@ def _validation_ids(
 
 
 def require_classes(clips: Sequence[ClipRecord]) -> None:
-    """Refuse clips that cannot be told apart: without labels, or of one class only.
-
-    Parameters
-    ----------
-    clips : sequence of ClipRecord
-
-    Raises
-    ------
-    SplitImpossible
-    """
+    """Refuse clips that cannot be told apart: without labels, or of one class only."""
     unlabelled = [clip.clip_id for clip in clips if not clip.label]
     if unlabelled:
         raise SplitImpossible(
@@ -164,19 +139,7 @@ def require_classes(clips: Sequence[ClipRecord]) -> None:
 
 
 def require_fraction(name: str, value: float) -> None:
-    """Refuse a share that is nothing, everything or more.
-
-    Parameters
-    ----------
-    name : str
-        The option, for the message.
-    value : float
-
-    Raises
-    ------
-    OptionInvalid
-        If it is not above 0 and below 1.
-    """
+    """Refuse a share of an option that is nothing, everything or more."""
     if not 0 < value < 1:
         raise OptionInvalid(f"{name} must lie between 0 and 1. Received: {value}.")
 

@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from features.errors import TrainingFailed
 from features.records import IntArray
-from pipeline.data.sequences import Float32Array, Sequences, model_inputs
-from pipeline.data.windows import cut_windows, first_windows, join_windows
-from pipeline.heads.headoptions import HeadOptions
+from pipeline.data.sequences import Sequences
+from pipeline.data.windows import first_windows, join_windows
+from pipeline.heads.model import predict_probabilities
+from pipeline.heads.registry import HeadOptions
 from pipeline.training.options import EpochReport, FitOptions
 from pipeline.training.trainers import Trainer, TrainingData, mean_loss
 
@@ -95,53 +96,6 @@ def train_epochs(
             break
     core.set_weights(best_weights)
     return tuple(history), best_epoch
-
-
-def predict_probabilities(model: Any, sequences: Sequences, batch_size: int = 64) -> Float32Array:
-    """Apply a trained head to sequences as they are.
-
-    Parameters
-    ----------
-    model : keras.Model
-        As `pipeline.training.fit.fit_head` makes it or `pipeline.runs.run.load_model` loads it.
-    sequences : Sequences
-    batch_size : int, default 64
-        Clips at once; affects speed and memory, not the result.
-
-    Returns
-    -------
-    ndarray of float32, shape (n_clips, n_classes)
-        Each row sums to 1.
-    """
-    n_clips = len(sequences.clip_ids)
-    # Whole batches of one shape: the backend compiles the head once.
-    size = min(batch_size, n_clips)
-    pieces = []
-    for start in range(0, n_clips, size):
-        rows = np.arange(start, start + size) % n_clips
-        batch = model.predict_on_batch(model_inputs(sequences, rows))
-        pieces.append(np.asarray(batch, dtype=np.float32)[: n_clips - start])
-    return np.concatenate(pieces)
-
-
-def predict_clips(model: Any, sequences: Sequences, options: HeadOptions) -> Float32Array:
-    """Apply a trained head to whole clips, by windows if it was trained so.
-
-    Parameters
-    ----------
-    model : keras.Model
-    sequences : Sequences
-        Embeddings of whole clips.
-    options : HeadOptions
-        What the head was trained with.
-
-    Returns
-    -------
-    ndarray of float32, shape (n_clips, n_classes)
-        Each row sums to 1.
-    """
-    windows, owners = cut_windows(sequences, options.window)
-    return join_windows(predict_probabilities(model, windows), owners, options.aggregate)
 
 
 def _evaluate(

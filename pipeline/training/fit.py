@@ -13,7 +13,6 @@ from features.records import IntArray
 from features.system.keras import import_keras
 from pipeline.data.sequences import Sequences
 from pipeline.data.windows import cut_windows
-from pipeline.heads.headoptions import HeadOptions
 from pipeline.heads.model import (
     HeadModel,
     build_core,
@@ -22,7 +21,7 @@ from pipeline.heads.model import (
     join_halves,
     prepare,
 )
-from pipeline.heads.registry import parse_head
+from pipeline.heads.registry import HeadOptions, parse_head
 from pipeline.training.epochs import train_epochs
 from pipeline.training.options import ClassWeights, EpochReport, FitOptions
 from pipeline.training.trainers import Trainer, make_trainer

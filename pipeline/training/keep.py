@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from features.store.store import Store
+from features.system.files import digest_json, write_csv, write_json
+from features.system.versions import describe_environment
 from pipeline.data.sequences import Float32Array, Sequences
-from pipeline.heads.headoptions import HeadOptions
+from pipeline.heads.registry import HeadOptions
 from pipeline.report.run import write_run_report
 from pipeline.report.tensorboard import write_tensorboard
-from pipeline.runs.outputs import write_csv, write_json
-from pipeline.runs.provenance import describe_environment, digest_clips, digest_json
+from pipeline.runs.provenance import digest_clips
 from pipeline.runs.run import MODEL_FILE, RUN_FILE, RUN_SCHEMA, RunSummary, save_model
 from pipeline.splits.files import split_to_json
 from pipeline.splits.split import Split
@@ -23,35 +24,17 @@ from pipeline.training.options import FitOptions
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RunPlan:
-    """All that is decided before anything is trained.
-
-    Attributes
-    ----------
-    store : Store
-    split : Split
-    groups : mapping of str to str
-        Clip id to group.
-    classes : tuple of str
-        In the order of the head's outputs.
-    head : str
-    seed : int
-    head_options : HeadOptions
-    fit_options : FitOptions
-    videos : str or Path or None
-        Where the video folder lies now, for pictures.
-    tensorboard : bool
-        Whether to write TensorBoard logs.
-    """
+    """All that is decided before anything is trained."""
 
     store: Store
     split: Split
-    groups: Mapping[str, str]
-    classes: tuple[str, ...]
+    groups: Mapping[str, str]  # by clip id
+    classes: tuple[str, ...]  # in the order of the head's outputs
     head: str
     seed: int
     head_options: HeadOptions
     fit_options: FitOptions
-    videos: str | Path | None
+    videos: str | Path | None  # where the folder is now, for pictures
     tensorboard: bool
 
     @property
@@ -79,20 +62,7 @@ def write_run(
     scores: dict[str, Any],
     summary: RunSummary,
 ) -> None:
-    """Write all files of a run into its folder.
-
-    Parameters
-    ----------
-    folder : Path
-    plan : RunPlan
-    fitted : FittedHead
-    test : Sequences
-        The test part.
-    probabilities : ndarray of float32, shape (n_test, n_classes)
-    scores : dict
-        See `pipeline.scores.metrics.report_scores`.
-    summary : RunSummary
-    """
+    """Write all files of a run into its folder; probabilities have one row per test clip."""
     save_model(fitted.model, folder / MODEL_FILE)
     _write_history(folder, fitted)
     _write_predictions(folder, plan, test, probabilities)

@@ -40,21 +40,27 @@ class FitOptions:
     Attributes
     ----------
     epochs : int, default 100
-        Most epochs; early stopping usually ends before.
-    batch_size : int, optional
-        Clips per step; by default a twentieth of the training clips, from 16 to 64.
-    learning_rate : float, optional
-        Of AdamW, above 0; by default the head's own.
+        Maximum number of epochs. At least 1; early stopping usually ends sooner.
     patience : int, default 12
-        Epochs without a validation loss lower by at least 0.01 after which training stops.
+        Stop after this many epochs in which the validation loss has not fallen by 0.01. At
+        least 1.
+    batch_size : int, optional
+        Clips per training step. At least 1. By default a twentieth of the training clips, 16 to 64.
+    learning_rate : float, optional
+        Learning rate of AdamW. Above 0. By default the head's own.
     class_weights : {"none", "balanced"}, default "none"
-        "balanced" weighs every class as if it had equally many clips.
+        With balanced, every class weighs the same, however many clips it has.
+
+    Raises
+    ------
+    OptionInvalid
+        If a value is out of range.
     """
 
     epochs: int = 100
+    patience: int = 12
     batch_size: int | None = None
     learning_rate: float | None = None
-    patience: int = 12
     class_weights: ClassWeights = "none"
 
     def __post_init__(self) -> None:

@@ -16,18 +16,7 @@ _THREAD_VARIABLES = (
 
 
 def limit_threads(n_threads: int | None) -> None:
-    """Bound the threads of the Keras backend, before it is imported.
-
-    Parameters
-    ----------
-    n_threads : int or None
-        At least 1; None leaves the backend's default.
-
-    Raises
-    ------
-    OptionInvalid
-        If the number is below 1, or Keras is already running with another one.
-    """
+    """Bound the threads of the Keras backend, before it is imported; None leaves its default."""
     if n_threads is None:
         return
     if n_threads < 1:

@@ -7,26 +7,24 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from features.errors import OutputExists, RunDamaged
+from features.errors import Interrupted, OutputExists, RunDamaged
 from features.store.store import open_store
+from features.system.files import clear_abandoned, report_unwritable, require_free, staged_folder
 from pipeline.data.sequences import load_sequences
-from pipeline.heads.headoptions import Aggregate, HeadOptions
-from pipeline.heads.registry import parse_head
-from pipeline.report.run import require_videos, write_run_report
+from pipeline.heads.model import predict_clips
+from pipeline.heads.registry import HeadOptions, parse_head
+from pipeline.report.pages import require_videos
+from pipeline.report.run import write_run_report
 from pipeline.report.tensorboard import write_tensorboard
-from pipeline.runs.outputs import report_unwritable, require_free, staged_folder
 from pipeline.runs.provenance import name_differences
 from pipeline.runs.run import RUN_FILE, RunSummary, read_run
 from pipeline.scores.frameorder import score_orders
 from pipeline.scores.metrics import most_frequent, report_scores
-from pipeline.splits.choose import choose_split
+from pipeline.splits.choose import SplitOptions, choose_split
 from pipeline.splits.leaks import find_straddling_duplicates
-from pipeline.splits.split import Split
-from pipeline.splits.splitrequest import SplitRequest
-from pipeline.training.epochs import predict_clips
 from pipeline.training.fit import fit_head
 from pipeline.training.keep import RunPlan, write_run
-from pipeline.training.options import ClassWeights, EpochReport, FitOptions
+from pipeline.training.options import EpochReport, FitOptions
 from pipeline.training.threads import limit_threads
 
 
@@ -35,26 +33,10 @@ def train_head(
     out: str | Path,
     *,
     head: str = "lstm",
-    split: Split | str | Path | None = None,
-    test_lists: str | Path | None = None,
-    fold: int | None = None,
-    test_fraction: float | None = None,
-    val_fraction: float = 0.2,
-    group_regex: str | None = None,
-    allow_leaks: bool = False,
-    ignore_groups: bool = False,
-    join_near_duplicates: bool = False,
+    head_options: HeadOptions = HeadOptions(),
+    split: SplitOptions = SplitOptions(),
+    fit: FitOptions = FitOptions(),
     seed: int = 0,
-    epochs: int = 100,
-    batch_size: int | None = None,
-    learning_rate: float | None = None,
-    units: int | None = None,
-    dropout: float | None = None,
-    reduce: str | None = None,
-    window: int | None = None,
-    aggregate: Aggregate = "mean",
-    patience: int = 12,
-    class_weights: ClassWeights = "none",
     threads: int | None = None,
     videos: str | Path | None = None,
     tensorboard: bool = False,
@@ -69,26 +51,27 @@ def train_head(
     Parameters
     ----------
     store_path : str or Path
+        The file given to ``extract-features --out``.
     out : str or Path
         Folder of the run.
     head : str, default "lstm"
-        See `pipeline.heads.registry.parse_head`.
-    split, test_lists, fold, test_fraction, val_fraction, group_regex, allow_leaks
-        See `pipeline.splits.splitrequest.SplitRequest`.
-    ignore_groups, join_near_duplicates
-        See `pipeline.splits.splitrequest.SplitRequest`.
+        A registered head, or one followed by ":" and "appearance", "motion", "both" or
+        "centred", which say what it sees of the embeddings.
+    head_options : HeadOptions
+        Width, dropout, reduction and windows.
+    split : SplitOptions
+        Who is trained on and who is tested. Without a split file or official lists the
+        store's split column is used, or else whole groups are held out at random.
+    fit : FitOptions
+        Epochs, learning rate and class weights.
     seed : int, default 0
-        Of the split, the first weights, dropout, the order of clips and the bootstrap. Sets
-        the global random seeds of Python, NumPy and the Keras backend.
-    epochs, batch_size, learning_rate, patience, class_weights
-        See `pipeline.training.options.FitOptions`.
-    units, dropout, reduce, window, aggregate
-        See `pipeline.heads.headoptions.HeadOptions`; by default the head's own.
+        Decides the split, the first weights, dropout, the order of clips and the bootstrap.
+        Sets the global random seeds of Python, NumPy and the Keras backend.
     threads : int, optional
         Most threads of the Keras backend; only before Keras is imported.
     videos : str or Path, optional
-        Where the video folder lies now, for the pictures in ``report.html``; by default where
-        the store says it lay. A finished run gets a new page.
+        Where the video folder is now, for the pictures in ``report.html``; by default where
+        it was when the store was made. A finished run gets a new page.
     tensorboard : bool, default False
         Write TensorBoard logs into the run as well.
     overwrite : bool, default False
@@ -116,26 +99,23 @@ def train_head(
     target = Path(out)
     parse_head(head)
     require_videos(videos)
-    request = SplitRequest(
-        split,
-        test_lists,
-        fold,
-        test_fraction,
-        val_fraction,
-        group_regex,
-        allow_leaks,
-        seed,
-        ignore_groups=ignore_groups,
-        join_near_duplicates=join_near_duplicates,
-    )
-    head_options = HeadOptions(units, dropout, reduce, window, aggregate)
-    fit_options = FitOptions(epochs, batch_size, learning_rate, patience, class_weights)
     store = open_store(store_path)
-    chosen, groups = choose_split(store, request)
+    chosen, groups = choose_split(store, split, seed=seed)
     trained = set(chosen.train)
     classes = tuple(sorted({clip.label for clip in store.clips if clip.clip_id in trained}))
-    options = (head_options, fit_options, videos, tensorboard)
-    plan = RunPlan(store, chosen, groups, classes, head, seed, *options)
+    plan = RunPlan(
+        store=store,
+        split=chosen,
+        groups=groups,
+        classes=classes,
+        head=head,
+        seed=seed,
+        head_options=head_options,
+        fit_options=fit,
+        videos=videos,
+        tensorboard=tensorboard,
+    )
+    clear_abandoned(target.absolute())
     if not overwrite:
         finished = _find_finished(target, plan)
         if finished is not None:
@@ -147,11 +127,14 @@ def train_head(
             return finished
     _require_free(target, plan, overwrite=overwrite)
     limit_threads(threads)
-    with staged_folder(target) as folder:
-        summary = _train_into(folder, target, plan, on_epoch)
-        # Once more: another process may have put something there meanwhile.
-        if overwrite or _find_finished(target, plan) is None:
-            _require_free(target, plan, overwrite=overwrite)
+    try:
+        with staged_folder(target) as folder:
+            summary = _train_into(folder, target, plan, on_epoch)
+            # Once more: another process may have put something there meanwhile.
+            if overwrite or _find_finished(target, plan) is None:
+                _require_free(target, plan, overwrite=overwrite)
+    except KeyboardInterrupt as problem:
+        raise Interrupted(f"Interrupted: no run was written to '{target}'.") from problem
     return summary
 
 
@@ -232,6 +215,8 @@ def _train_into(
         shuffled=orders.shuffled,
         near_duplicates=near_duplicates,
         n_near_duplicates=n_near_duplicates,
+        n_missing=len(split.missing),
+        split_method=split.method,
     )
     with report_unwritable(target):
         write_run(folder, plan, fitted, test, probabilities, scores, summary)

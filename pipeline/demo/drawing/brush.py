@@ -29,14 +29,14 @@ def shade(colour: Colour, factor: float) -> Colour:
 
 
 def fill_polygon(canvas: FrameArray, corners: FloatArray, colour: Colour) -> None:
-    """Fill a polygon given in pixels, with soft edges and parts of pixels."""
+    """Fill a polygon given in pixels, shape (n, 2)."""
     cv2 = import_cv2()
     fixed = np.round(corners * 2**_FRACTION_BITS).astype(np.int32)
     cv2.fillPoly(canvas, [fixed], colour, cv2.LINE_AA, _FRACTION_BITS)
 
 
 def fill_disc(canvas: FrameArray, middle: FloatArray, radius_px: float, colour: Colour) -> None:
-    """Fill a circle given in pixels, with soft edges and parts of pixels."""
+    """Fill a circle given in pixels."""
     cv2 = import_cv2()
     x, y = (round(float(part) * 2**_FRACTION_BITS) for part in middle)
     radius = max(1, round(radius_px * 2**_FRACTION_BITS))
@@ -49,10 +49,8 @@ def fill_limb(
     radii_px: tuple[float, float],
     colour: Colour,
 ) -> None:
-    """Fill a shape with round ends, of one radius each; see `draw_limb`."""
-    along = ends[1] - ends[0]
-    length = max(float(np.hypot(*along)), 1e-6)
-    side = np.array([-along[1], along[0]]) / length
+    """Fill a shape between two points whose ends are round, each with a radius of its own."""
+    side = across_of(ends[1] - ends[0])
     first, second = side * radii_px[0], side * radii_px[1]
     corners = np.stack([ends[0] + first, ends[1] + second, ends[1] - second, ends[0] - first])
     fill_polygon(canvas, corners, colour)
@@ -67,18 +65,7 @@ def draw_limb(
     colour: Colour,
     light: float,
 ) -> None:
-    """Draw a rounded limb between two points, darker on the side away from the light.
-
-    Parameters
-    ----------
-    canvas : ndarray of uint8, shape (height, width, 3)
-        Drawn into.
-    ends : two ndarray of float64, shape (2,)
-    radii_px : two float
-    colour : Colour
-    light : float
-        -1 lights the left of things, 1 the right.
-    """
+    """Fill a limb that looks round: darker on the left for light 1, on the right for light -1."""
     fill_limb(canvas, ends, radii_px, shade(colour, 0.72))
     offset = np.array([0.28 * light, -0.12]) * max(radii_px)
     inner = (ends[0] + offset, ends[1] + offset)
@@ -86,7 +73,7 @@ def draw_limb(
 
 
 def across_of(along: FloatArray) -> FloatArray:
-    """Return the unit vector square to a vector in the picture."""
+    """Return the unit vector at a right angle to a vector in the picture."""
     return np.array([-along[1], along[0]]) / max(float(np.hypot(*along)), 1e-6)
 
 

@@ -1,4 +1,4 @@
-"""What stands around a figure: backgrounds, and things in front of it."""
+"""What is around a figure: backgrounds, and things in front of it."""
 
 from __future__ import annotations
 
@@ -8,50 +8,34 @@ from features.records import FloatArray, FrameArray
 from features.video.frames import import_cv2
 from pipeline.demo.drawing.brush import Colour, fill_disc, fill_polygon, random_colour, shade
 
-KINDS = ("gradient", "noise", "room", "street", "field", "leaves")
+_KINDS = ("gradient", "noise", "room", "street", "field", "leaves")
 
 
 def draw_background(
     generator: np.random.Generator, width_px: int, height_px: int, horizon_px: float
 ) -> FrameArray:
-    """Draw a place: a gradient, a texture, a room, a street, a field or a heap of shapes.
-
-    Parameters
-    ----------
-    generator : numpy.random.Generator
-    width_px, height_px : int
-    horizon_px : float
-        Where the floor ends and the wall or the sky begins, from the top.
-
-    Returns
-    -------
-    ndarray of uint8, shape (height_px, width_px, 3)
-        Blue, green, red.
-    """
-    kind = KINDS[generator.integers(len(KINDS))]
+    """Draw a place: a gradient, a texture, a room, a street, a field or a heap of shapes."""
+    kind = _KINDS[generator.integers(len(_KINDS))]
     canvas = draw_gradient(generator, width_px, height_px)
     if kind == "noise":
         canvas = draw_noise(generator, width_px, height_px)
     elif kind == "leaves":
         draw_leaves(generator, canvas, n_shapes=int(generator.integers(15, 60)))
-    elif kind == "room":
-        _draw_room(generator, canvas, horizon_px)
-    elif kind == "street":
-        _draw_street(generator, canvas, horizon_px)
-    elif kind == "field":
-        _draw_field(generator, canvas, horizon_px)
+    elif kind != "gradient":
+        places = {"room": _draw_room, "street": _draw_street, "field": _draw_field}
+        places[kind](generator, canvas, horizon_px)
     return _roughen(generator, canvas)
 
 
 def soften(canvas: FrameArray, *, contrast: float) -> FrameArray:
-    """Draw the colours of a picture together around their mean; 1 leaves them alone."""
+    """Lower the contrast of a picture and keep its mean colour; 1 changes nothing."""
     mean = canvas.mean(axis=(0, 1), dtype=np.float32)
     softened: FrameArray = (mean + contrast * (canvas - mean)).clip(0, 255).astype(np.uint8)
     return softened
 
 
 def draw_gradient(generator: np.random.Generator, width_px: int, height_px: int) -> FrameArray:
-    """Draw a smooth passage between four colours in the corners."""
+    """Draw a smooth transition between four colours in the corners."""
     cv2 = import_cv2()
     first = np.array(random_colour(generator))
     others = [np.array(random_colour(generator)) for _ in range(3)]
@@ -85,12 +69,7 @@ def draw_noise(generator: np.random.Generator, width_px: int, height_px: int) ->
 
 
 def draw_leaves(generator: np.random.Generator, canvas: FrameArray, *, n_shapes: int) -> None:
-    """Heap up shapes of all sizes, as in dead-leaves pictures [1]_.
-
-    References
-    ----------
-    .. [1] Baradad et al., "Learning to See by Looking at Noise", NeurIPS 2021.
-    """
+    """Heap up shapes of all sizes, as the "dead leaves" of Baradad et al., NeurIPS 2021."""
     height_px, width_px = canvas.shape[:2]
     palette = [random_colour(generator) for _ in range(generator.integers(2, 9))]
     for _ in range(n_shapes):
@@ -106,13 +85,7 @@ def draw_leaves(generator: np.random.Generator, canvas: FrameArray, *, n_shapes:
 def draw_occluder(
     generator: np.random.Generator, width_px: int, height_px: int
 ) -> list[tuple[FloatArray, Colour]]:
-    """Choose something in front of the figure: a post, a rail, a bush or a ball.
-
-    Returns
-    -------
-    list of (ndarray of float64, shape (n, 2), Colour)
-        Polygons in pixels, to be drawn in this order.
-    """
+    """Choose something in front of the figure, a post, a rail or a bush, as polygons in pixels."""
     colour = random_colour(generator)
     x = generator.choice([generator.uniform(0.0, 0.36), generator.uniform(0.64, 1.0)]) * width_px
     size = generator.uniform(0.03, 0.09) * width_px
@@ -157,21 +130,17 @@ def _draw_room(generator: np.random.Generator, canvas: FrameArray, horizon_px: f
             low = np.array([x, height_px])
             share = (height_px - horizon_px) / (height_px - vanishing[1])
             high = low + share * (vanishing - low)
-            fill_polygon(
-                canvas, np.stack([low, low + np.array([2.0, 0.0]), high]), shade(floor, 0.8)
-            )
-    fill_polygon(
-        canvas, _box(-2, horizon_px - 4, width_px + 2, horizon_px), shade(floor, 0.6)
-    )  # fmt: skip
+            board = np.stack([low, low + np.array([2.0, 0.0]), high])
+            fill_polygon(canvas, board, shade(floor, 0.8))
+    skirting = _box(-2, horizon_px - 4, width_px + 2, horizon_px)
+    fill_polygon(canvas, skirting, shade(floor, 0.6))
     for _ in range(generator.integers(0, 5)):  # pictures, windows, doors, cupboards
         left = generator.uniform(-0.1, 0.95) * width_px
         wide = generator.uniform(0.08, 0.3) * width_px
         top = generator.uniform(0.02, 0.5) * horizon_px
-        bottom = (
-            horizon_px
-            if generator.random() < 0.4
-            else top + generator.uniform(0.2, 0.5) * horizon_px
-        )
+        bottom = horizon_px
+        if generator.random() >= 0.4:
+            bottom = top + generator.uniform(0.2, 0.5) * horizon_px
         frame, pane = random_colour(generator), random_colour(generator)
         rim = 0.012 * width_px
         fill_polygon(canvas, _box(left, top, left + wide, bottom), frame)
@@ -191,9 +160,8 @@ def _draw_street(generator: np.random.Generator, canvas: FrameArray, horizon_px:
         step, size = generator.uniform(0.05, 0.1) * width_px, generator.uniform(0.4, 0.7)
         for left in np.arange(x + step * 0.4, x + wide - step * size, step):
             for high in np.arange(top + step * 0.5, horizon_px - step, step * 1.3):
-                fill_polygon(
-                    canvas, _box(left, high, left + step * size, high + step * size), window
-                )
+                pane = _box(left, high, left + step * size, high + step * size)
+                fill_polygon(canvas, pane, window)
         x += wide + generator.uniform(0, 0.08) * width_px
     road = shade((128, 128, 128), generator.uniform(0.4, 1.5))
     fill_polygon(canvas, _box(-2, horizon_px, width_px + 2, height_px + 2), road)

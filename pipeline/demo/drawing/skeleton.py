@@ -1,8 +1,8 @@
-"""From a pose, which is where the body's ends are, to its joints in space.
+"""From a pose to the joints of a body in space, and to where a camera sees them.
 
 Axes: x forward (where the figure looks), y to its left, z up; the ground is z = 0. Lengths
-are in units of the leg, so that one pose fits every body. Hands and feet are given, elbows and
-knees follow from the lengths of the limbs (two-link inverse kinematics).
+are in units of the leg, so that one pose fits every body. A pose gives hands and feet; elbows
+and knees follow from the lengths of the limbs (two-link inverse kinematics).
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ JOINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The proportions of one body, in units of its leg.
+    """The proportions of one body, in units of its leg."""
 
-    Attributes
-    ----------
-    torso, neck, head : float
-        Pelvis to neck, neck to the middle of the head, radius of the head.
-    shoulder, hip : float
-        Half the width between the shoulders and between the hips.
-    arm : float
-        Shoulder to hand; elbow and knee lie in the middle of arm and leg.
-    girth : float
-        How stout limbs and trunk are; 1 is usual.
-    """
+    torso: float  # pelvis to neck
+    neck: float  # neck to the middle of the head
+    head: float  # radius
+    shoulder: float  # half the width between the shoulders
+    hip: float  # half the width between the hips
+    arm: float  # shoulder to hand; the elbow is in the middle, as the knee is in the leg's
+    girth: float  # how stout limbs and trunk are; 1 is usual
 
-    torso: float
-    neck: float
-    head: float
-    shoulder: float
-    hip: float
-    arm: float
-    girth: float
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Where the camera stands; angles are in radians."""
+
+    heading: float  # 0 shows the figure's right side, looking right; -pi / 2 shows its face
+    pitch: float
+    roll: float
+    leg_px: float  # what one leg measures in the picture
+    origin_px: tuple[float, float]  # the point between the feet
+    light: float  # -1 lights the left of things, 1 the right
 
 
 def draw_body(generator: np.random.Generator) -> Body:
@@ -68,18 +68,10 @@ def draw_body(generator: np.random.Generator) -> Body:
 
 
 def place_joints(pose: FloatArray, body: Body) -> FloatArray:
-    """Compute where the joints of a body are in a pose.
+    """Return where the joints of a body are in a pose, shape (len(JOINTS), 3), in legs.
 
-    Parameters
-    ----------
-    pose : ndarray of float64, shape (len(POSE),)
-        Lengths in legs, angles in degrees. Hands are relative to the shoulders, in arm
-        lengths; feet are relative to the origin, which is on the ground.
-    body : Body
-
-    Returns
-    -------
-    ndarray of float64, shape (len(JOINTS), 3)
+    A pose has shape (len(POSE),): lengths in legs, angles in degrees, hands relative to the
+    shoulders and in arm lengths.
     """
     p = dict(zip(POSE, pose.tolist(), strict=True))
     at: dict[str, FloatArray] = {}
@@ -101,22 +93,35 @@ def place_joints(pose: FloatArray, body: Body) -> FloatArray:
         pole = np.array([-0.8, 0.7 * sign, -0.6])
         elbow, hand = _bend(shoulder, hand, body.arm, pole)
         hip = at["pelvis"] + np.array([0.0, sign * body.hip, 0.0])
-        foot = np.array(
-            [
-                p[f"{side}_foot_forward"],
-                sign * (body.hip + p[f"{side}_foot_out"]),
-                p[f"{side}_foot_up"] + p["lift"],
-            ]
-        )
+        out, high = body.hip + p[f"{side}_foot_out"], p[f"{side}_foot_up"] + p["lift"]
+        foot = np.array([p[f"{side}_foot_forward"], sign * out, high])
         knee, foot = _bend(hip, foot, 0.97, np.array([1.0, 0.25 * sign, 0.15]))
         at |= {f"{side}_shoulder": shoulder, f"{side}_elbow": elbow, f"{side}_hand": hand}
         at |= {f"{side}_hip": hip, f"{side}_knee": knee, f"{side}_foot": foot}
-        # The sole is square to the shin, but does not dig into the ground.
+        # The sole is at a right angle to the shin, but does not dig into the ground.
         shin = foot - knee
         toe = foot + 0.2 * np.array([-shin[2], 0.25 * sign * abs(shin[2]), shin[0]]) / 0.5
         toe[2] = max(toe[2], 0.0)
         at[f"{side}_toe"] = toe
     return np.stack([at[name] for name in JOINTS])
+
+
+def project(points: FloatArray, view: View) -> tuple[FloatArray, FloatArray]:
+    """Return where points in space, shape (n, 3), are in the picture, and how far away.
+
+    Pixels have shape (n, 2); depths are in legs, greater is farther.
+    """
+    cos, sin = np.cos(view.heading), np.sin(view.heading)
+    right = cos * points[:, 0] - sin * points[:, 1]
+    away = sin * points[:, 0] + cos * points[:, 1]
+    up = points[:, 2] * np.cos(view.pitch) + away * np.sin(view.pitch)
+    depths = away * np.cos(view.pitch) - points[:, 2] * np.sin(view.pitch)
+    # Near things are larger, as at a distance of eight legs.
+    scale = view.leg_px / (1 + depths / 8)
+    cos, sin = np.cos(view.roll), np.sin(view.roll)
+    x = view.origin_px[0] + scale * (cos * right + sin * up)
+    y = view.origin_px[1] - scale * (cos * up - sin * right)
+    return np.stack([x, y], axis=1), depths
 
 
 def _bend(

@@ -1,82 +1,47 @@
-"""Results as text for people and as JSON for programs. No arithmetic beyond rates."""
+"""``inspect``: what is in a store, and saving what is whole of a damaged one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from features.extract import ExtractSummary
-from features.store.inspect import StoreSummary
-from features.store.repair import RepairSummary
+import click
+
+from features.errors import EXIT_FAILED
+from features.store.inspect import StoreSummary, inspect_store
+from features.store.repair import RepairSummary, repair_store
 from features.system.text import format_bytes, format_count, format_table, printable
-
-SCHEMA = 1
-_MOST_LISTED = 20
+from pipeline.commands.console import PATH, common_options, list_some, print_result
 
 
-def extract_to_json(summary: ExtractSummary) -> dict[str, Any]:
-    """Lay out an extraction for ``extract-features --json``."""
-    n_done = summary.count("done")
-    return {
-        "schema": SCHEMA,
-        "store": str(summary.store),
-        "fingerprint": summary.fingerprint,
-        "engine": summary.engine.name,
-        "engine_reason": summary.engine.reason,
-        "clips_done": n_done,
-        "clips_already": summary.count("already"),
-        "clips_failed": summary.count("failed"),
-        "failures": [{"id": item.clip_id, "reason": item.reason} for item in summary.failures],
-        "notes": [{"id": clip_id, "note": note} for clip_id, note in summary.notes],
-        "changed": list(summary.changed),
-        "moved": [{"from": old, "to": new} for old, new in summary.moved],
-        "vanished": list(summary.vanished),
-        "unlisted": list(summary.unlisted),
-        "ignored": [{"path": item.path, "reason": item.reason} for item in summary.ignored],
-        "frames": summary.frames,
-        "seconds": round(summary.seconds, 3),
-        "frames_per_second": round(summary.frames / summary.seconds, 2),
-        "clips_per_second": round(n_done / summary.seconds, 2),
-    }
+@click.command("inspect")
+@click.argument("store", type=PATH)
+@click.option("--verify", is_flag=True, help="Compare every embedding with its checksum.")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Rewrite a damaged store with the clips that are intact; the damaged file is kept "
+    "beside it.",
+)
+@common_options
+@click.pass_context
+def command(
+    ctx: click.Context, store: Path, verify: bool, repair: bool, as_json: bool, quiet: bool
+) -> None:
+    """Show what is in STORE, how it was made, and which clips failed and why."""
+    if repair:
+        click.echo(repair_to_text(repair_store(store)), err=True)
+    summary = inspect_store(store, verify=verify)
+    print_result(to_json(summary), to_text(summary), as_json=as_json)
+    if summary.damaged:
+        ctx.exit(EXIT_FAILED)
 
 
-def extract_to_text(summary: ExtractSummary) -> str:
-    """Tell what an extraction did."""
-    n_done = summary.count("done")
-    lines = [
-        f"{format_count(n_done, 'clip')} embedded ({format_count(summary.frames, 'frame')}) in "
-        f"{summary.seconds:.1f} s, {n_done / summary.seconds:.1f} clips/s, "
-        f"engine {summary.engine.name} ({summary.engine.reason})",
-        f"{summary.count('already')} were there already, unchanged",
-        f"{summary.count('failed')} failed",
-    ]
-    for name, ids in (
-        ("changed since the last time and embedded anew", summary.changed),
-        ("moved, embeddings kept", [f"{old} -> {new}" for old, new in summary.moved]),
-        ("gone from the folder, kept but not trained on", summary.vanished),
-        ("not in the CSV, kept but not trained on", summary.unlisted),
-    ):
-        if ids:
-            lines += [f"{len(ids)} {name}:", *_listed(ids)]
-    if summary.ignored:
-        lines.append(f"{format_count(len(summary.ignored), 'file')} passed over:")
-        lines += _listed([f"{item.path}: {item.reason}" for item in summary.ignored])
-    if summary.notes:
-        lines.append(f"{format_count(len(summary.notes), 'clip')} with fewer frames:")
-        lines += _listed([f"{clip_id}: {note}" for clip_id, note in summary.notes])
-    if summary.failures:
-        lines.append("Failed (those of earlier runs are tried again with --retry-failed):")
-        # Every failure is listed: exit code 3 promises that.
-        lines += [f"  {printable(item.clip_id)}: {item.reason}" for item in summary.failures]
-    lines.append(f"Store: {printable(str(summary.store))}")
-    return "\n".join(lines)
-
-
-def inspect_to_json(summary: StoreSummary) -> dict[str, Any]:
+def to_json(summary: StoreSummary) -> dict[str, Any]:
     """Lay out a store for ``inspect --json``."""
     return {
-        "schema": SCHEMA,
         "store": str(summary.path),
         "fingerprint": summary.header.fingerprint,
         "is_finished": summary.n_parts == 0,
@@ -98,7 +63,7 @@ def inspect_to_json(summary: StoreSummary) -> dict[str, Any]:
     }
 
 
-def inspect_to_text(summary: StoreSummary) -> str:
+def to_text(summary: StoreSummary) -> str:
     """Tell what is in a store."""
     backbone = summary.header.backbone
     n_groups = len([name for name in summary.groups if name])
@@ -130,7 +95,7 @@ def inspect_to_text(summary: StoreSummary) -> str:
         lines += ["", f"Split: {counts}"]
     if summary.notes:
         lines += ["", "With fewer frames:"]
-        lines += _listed([f"{clip.clip_id}: {clip.reason}" for clip in summary.notes])
+        lines += list_some([f"{clip.clip_id}: {clip.reason}" for clip in summary.notes])
     if summary.failures:
         lines += ["", "Failed:"]
         lines += [f"  {printable(clip.clip_id)}: {clip.reason}" for clip in summary.failures]
@@ -154,10 +119,3 @@ def repair_to_text(summary: RepairSummary) -> str:
 def _class_table(labels: Mapping[str, int]) -> str:
     rows = [[printable(label) or "(no label)", str(n)] for label, n in labels.items()]
     return format_table(["class", "clips"], rows)
-
-
-def _listed(texts: Sequence[str]) -> list[str]:
-    lines = [f"  {printable(text)}" for text in texts[:_MOST_LISTED]]
-    if len(texts) > _MOST_LISTED:
-        lines.append(f"  and {len(texts) - _MOST_LISTED} more, all listed with --json")
-    return lines

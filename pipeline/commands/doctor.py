@@ -1,21 +1,40 @@
-"""What the machine offers, as text for people and as JSON: doctor, weights, versions."""
+"""``doctor`` and ``weights``: what this machine offers, and what is wrong with it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from features.system.text import format_bytes, printable
-from pipeline.doctor.checks import Check
-from pipeline.doctor.weights import WeightsSummary
+import click
 
-_SCHEMA = 1
+from features.errors import EXIT_FAILED
+from features.system.text import format_bytes, printable
+from pipeline.commands.console import common_options, print_result
+from pipeline.doctor.doctor import Check, examine_machine
+from pipeline.doctor.weights import WeightsSummary, list_weights
+
+
+@click.command("doctor")
+@common_options
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool, quiet: bool) -> None:
+    """Check this machine for the usual problems, and say how to fix each."""
+    checks = examine_machine()
+    print_result(doctor_to_json(checks), doctor_to_text(checks), as_json=as_json)
+    ctx.exit(EXIT_FAILED if any(check.status == "broken" for check in checks) else 0)
+
+
+@click.command("weights")
+@common_options
+def weights(as_json: bool, quiet: bool) -> None:
+    """Show which weights are on this machine, and whether they are intact."""
+    summary, _ = list_weights()
+    print_result(weights_to_json(summary), weights_to_text(summary), as_json=as_json)
 
 
 def doctor_to_json(checks: Sequence[Check]) -> dict[str, Any]:
     """Lay checks out for ``doctor --json``."""
     return {
-        "schema": _SCHEMA,
         "checks": [
             {"name": c.name, "status": c.status, "found": c.found, "hint": c.hint} for c in checks
         ],
@@ -40,7 +59,6 @@ def doctor_to_text(checks: Sequence[Check]) -> str:
 def weights_to_json(summary: WeightsSummary) -> dict[str, Any]:
     """Lay the weights on this machine out for ``weights --json``."""
     return {
-        "schema": _SCHEMA,
         "keras_folder": str(summary.keras_folder),
         "converted_folder": str(summary.converted_folder),
         "weights": [

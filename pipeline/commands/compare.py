@@ -1,0 +1,143 @@
+"""``compare-heads``: several heads on the same splits, ranked."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from features.system.text import format_count, format_table, printable
+from pipeline.commands.console import (
+    HEAD_HELP,
+    PATH,
+    ProgressBar,
+    common_options,
+    describe_clips,
+    list_labels,
+    list_names,
+    options_from,
+    overwrite_option,
+    print_result,
+    seed_option,
+    videos_option,
+)
+from pipeline.compare.compare import Comparison, compare_heads
+from pipeline.heads.registry import HEADS, HeadOptions
+from pipeline.splits.choose import SplitOptions
+from pipeline.training.options import FitOptions
+
+
+@click.command("compare-heads")
+@click.argument("store", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Folder to write the comparison to.")
+@click.option(
+    "--heads",
+    default="mean-linear,mean-linear:motion,lstm,gru",
+    show_default=True,
+    metavar="NAME,NAME...",
+    help=f"Any of: {', '.join(HEADS)}. {HEAD_HELP}",
+)
+@click.option(
+    "--seeds", type=int, default=3, show_default=True, help="Number of seeds per head and split."
+)
+@click.option(
+    "--folds",
+    type=int,
+    help="Number of folds, cut in whole groups; not with --split or --test-lists.  [default: the "
+    "store's own split if it names a test part, else 5]",
+)
+@options_from(SplitOptions, "split", without=("test_fraction",))
+@seed_option
+@options_from(FitOptions, "fit")
+@options_from(HeadOptions, "head_options")
+@click.option("--jobs", type=int, help="Number of processes.  [default: one per core, at most 8]")
+@videos_option
+@overwrite_option("Replace an existing comparison as soon as the new one is complete.")
+@common_options
+def command(
+    store: Path,
+    out: Path,
+    heads: str,
+    seeds: int,
+    folds: int | None,
+    head_options: HeadOptions,
+    split: SplitOptions,
+    fit: FitOptions,
+    seed: int,
+    jobs: int | None,
+    videos: Path | None,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Train several heads on the same splits of STORE, and rank them.
+
+    Every accuracy has a 95 % interval over groups, and every pair of heads is tested for a
+    difference beyond chance. A comparison that was interrupted continues when it is run
+    again. One that is finished can be given further heads or seeds.
+    """
+    with ProgressBar(quiet=quiet, unit="trial") as bar:
+        comparison = compare_heads(
+            store,
+            out,
+            heads=list_names(heads),
+            seeds=seeds,
+            folds=folds,
+            head_options=head_options,
+            split=split,
+            fit=fit,
+            seed=seed,
+            jobs=jobs,
+            videos=videos,
+            overwrite=overwrite,
+            on_trial=bar.update_trial,
+        )
+    print_result(asdict(comparison), to_text(comparison), as_json=as_json)
+
+
+def to_text(comparison: Comparison) -> str:
+    """Tell how heads compare, best first."""
+    rows = [
+        [
+            head.name,
+            f"{head.accuracy.mean:.1%}",
+            f"{head.accuracy.low:.1%} to {head.accuracy.high:.1%}",
+            f"{head.balanced_accuracy:.1%}",
+            f"{head.macro_f1:.3f}",
+            f"{head.calibration_error:.3f}",
+            str(head.n_parameters),
+            f"{head.train_seconds:.1f}",
+            f"{head.latency_ms:.2f}",
+        ]
+        for head in comparison.heads
+    ]
+    header = [
+        "head",
+        "accuracy",
+        "95 % interval",
+        "balanced",
+        "macro-F1",
+        "ECE",
+        "parameters",
+        "train s",
+        "ms/clip",
+    ]
+    lines = [
+        *(["LEAKY: groups stand on both sides of the split"] if comparison.leaks else []),
+        format_table(header, rows),
+        "",
+        f"{comparison.n_clips} clips of {format_count(comparison.n_groups, 'group')}, "
+        f"{format_count(comparison.n_splits, 'split')} x "
+        f"{format_count(comparison.n_seeds, 'seed')}, "
+        f"{format_count(comparison.n_trials, 'trial')} ({comparison.n_reused} from before) in "
+        f"{comparison.seconds:.0f} s",
+        f"Always naming {list_labels(comparison.majority_classes)} would get "
+        f"{comparison.majority_accuracy:.1%}",
+        *(printable(verdict) for verdict in comparison.verdicts),
+    ]
+    orders = [f"{h.name} {h.backwards:.1%} / {h.shuffled:.1%}" for h in comparison.heads]
+    lines.append(f"With the frames backwards / shuffled: {', '.join(orders)}")
+    lines += describe_clips(comparison, comparison.n_clips)
+    lines.append(f"Comparison: {printable(comparison.path)}")
+    return "\n".join(lines)

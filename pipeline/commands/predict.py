@@ -1,0 +1,121 @@
+"""``predict``: what a trained head says of videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from features.embed import EmbedOptions
+from features.system.text import format_count, format_table, printable
+from pipeline.commands.console import (
+    PATH,
+    ProgressBar,
+    common_options,
+    exit_for_failures,
+    options_from,
+    overwrite_option,
+    print_result,
+)
+from pipeline.runs.predict import Prediction, PredictSummary, predict_videos
+
+
+@click.command("predict")
+@click.argument("run", type=PATH)
+@click.argument("videos", type=PATH, nargs=-1, required=True, metavar="VIDEO...")
+@click.option(
+    "--weights",
+    type=PATH,
+    help="Where the backbone's weights are now.  [default: where they were when the store was "
+    "made]",
+)
+@click.option(
+    "--overlay",
+    type=PATH,
+    metavar="OUT",
+    help="Write a copy of the video with the prediction drawn below: OUT.webm (VP8, for "
+    "browsers), OUT.mp4 (MPEG-4 part 2) or OUT.avi (Motion JPEG); for several videos a folder.",
+)
+@overwrite_option("Replace existing overlays.")
+@options_from(EmbedOptions, "embedding")
+@common_options
+def command(
+    run: Path,
+    videos: tuple[Path, ...],
+    weights: Path | None,
+    overlay: Path | None,
+    overwrite: bool,
+    embedding: EmbedOptions,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Classify video files, or all videos of a folder, with the trained head in RUN."""
+    with ProgressBar(quiet=quiet) as bar:
+        summary = predict_videos(
+            run,
+            videos,
+            weights=weights,
+            embedding=embedding,
+            overlay=overlay,
+            overwrite=overwrite,
+            on_progress=bar.update,
+        )
+    print_result(to_json(summary), to_text(summary), as_json=as_json)
+    exit_for_failures(summary.failures)
+
+
+def to_json(summary: PredictSummary) -> dict[str, Any]:
+    """Lay out predictions for ``predict --json``."""
+    classes = summary.run.classes
+    return {
+        "run": str(summary.run.path),
+        "classes": list(classes),
+        "leaks": summary.run.split.leaks,
+        "predictions": [
+            {
+                "path": item.path,
+                "label": item.label,
+                "probabilities": dict(zip(classes, item.probabilities, strict=True)),
+                "n_frames": item.n_frames,
+                **({} if item.attention is None else {"attention": _list_attention(item)}),
+                "note": item.note,
+                **({} if item.overlay is None else {"overlay": str(item.overlay)}),
+            }
+            for item in summary.predictions
+        ],
+        "failures": [{"id": item.clip_id, "reason": item.reason} for item in summary.failures],
+        "seconds": round(summary.seconds, 3),
+    }
+
+
+def to_text(summary: PredictSummary) -> str:
+    """Tell the most probable classes of each video."""
+    rows = []
+    for item in summary.predictions:
+        ranked = sorted(
+            zip(item.probabilities, summary.run.classes, strict=True),
+            key=lambda pair: (pair[1] != item.label, -pair[0]),
+        )
+        others = ", ".join(f"{printable(name)} {value:.1%}" for value, name in ranked[1:3])
+        rows.append(
+            [printable(item.path), printable(item.label), f"{max(item.probabilities):.1%}", others]
+        )
+    lines = ["LEAKY: the run's split leaks"] if summary.run.split.leaks else []
+    if rows:
+        lines.append(format_table(["video", "class", "probability", "then"], rows))
+    drawn = [item.overlay for item in summary.predictions if item.overlay is not None]
+    if drawn:
+        lines.append(f"{format_count(len(drawn), 'overlay')}, first: {printable(str(drawn[0]))}")
+    odd = [f"  {printable(p.path)}: {p.note}" for p in summary.predictions if p.note]
+    if odd:
+        lines += ["With fewer frames:", *odd]
+    if summary.failures:
+        lines += ["Failed:"]
+        lines += [f"  {printable(item.clip_id)}: {item.reason}" for item in summary.failures]
+    return "\n".join(lines)
+
+
+def _list_attention(item: Prediction) -> list[dict[str, float]]:
+    pairs = zip(item.frame_seconds, item.attention or (), strict=True)
+    return [{"seconds": round(seconds, 3), "weight": weight} for seconds, weight in pairs]

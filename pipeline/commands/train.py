@@ -1,0 +1,116 @@
+"""``train-head``: one head on a store, tested once."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from features.system.text import printable
+from pipeline.commands.console import (
+    HEAD_HELP,
+    PATH,
+    EpochLine,
+    common_options,
+    describe_clips,
+    list_labels,
+    options_from,
+    overwrite_option,
+    print_result,
+    seed_option,
+    videos_option,
+)
+from pipeline.heads.registry import HEADS, HeadOptions
+from pipeline.runs.run import RunSummary
+from pipeline.splits.choose import SplitOptions
+from pipeline.training.options import FitOptions
+from pipeline.training.train import train_head
+
+
+@click.command("train-head")
+@click.argument("store", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Folder to write the run to.")
+@click.option(
+    "--head",
+    default="lstm",
+    show_default=True,
+    help=f"One of: {', '.join(HEADS)}. {HEAD_HELP}",
+)
+@options_from(SplitOptions, "split")
+@seed_option
+@options_from(FitOptions, "fit")
+@options_from(HeadOptions, "head_options")
+@click.option("--threads", type=int, help="Maximum number of processor threads.  [default: all]")
+@videos_option
+@click.option(
+    "--tensorboard", is_flag=True, help="Write TensorBoard logs into the run, in tensorboard/."
+)
+@overwrite_option("Replace an existing run as soon as the new one is complete.")
+@common_options
+def command(
+    store: Path,
+    out: Path,
+    head: str,
+    head_options: HeadOptions,
+    split: SplitOptions,
+    fit: FitOptions,
+    seed: int,
+    threads: int | None,
+    videos: Path | None,
+    tensorboard: bool,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Train a head on the embeddings in STORE, and test it once.
+
+    The split is the first of these: --split, --test-lists, the split column of the store, or
+    whole groups held out at random. Early stopping watches a validation part made of other
+    groups than the training part; the test part is looked at once, at the end.
+    """
+    with EpochLine(quiet=quiet) as line:
+        summary = train_head(
+            store,
+            out,
+            head=head,
+            head_options=head_options,
+            split=split,
+            fit=fit,
+            seed=seed,
+            threads=threads,
+            videos=videos,
+            tensorboard=tensorboard,
+            overwrite=overwrite,
+            on_epoch=line.update,
+        )
+    print_result(asdict(summary), to_text(summary), as_json=as_json)
+
+
+def to_text(summary: RunSummary) -> str:
+    """Tell how a head does on the test part."""
+    mark = "LEAKY " if summary.leaks else ""
+    lines = [
+        f"{summary.head}: {mark}accuracy {summary.accuracy:.1%} "
+        f"(95 % interval {summary.low:.1%} to {summary.high:.1%}) on {summary.n_test} test clips",
+        f"balanced accuracy {summary.balanced_accuracy:.1%}, macro-F1 {summary.macro_f1:.3f}",
+        *_majority_lines(summary),
+        f"trained on {summary.n_train} clips, stopped by {summary.n_val} validation clips after "
+        f"{summary.epochs_run} epochs (best {summary.best_epoch}), {summary.seconds:.1f} s",
+        f"with the frames backwards {summary.backwards:.1%}, shuffled {summary.shuffled:.1%}",
+    ]
+    lines += describe_clips(summary, summary.n_test)
+    if summary.leaks:
+        lines.append("LEAKY: groups stand on both sides of the split; do not report this accuracy")
+    if not summary.is_new:
+        lines.append("Trained before with the same settings; nothing was done")
+    lines.append(f"Run: {printable(summary.path)}")
+    return "\n".join(lines)
+
+
+def _majority_lines(summary: RunSummary) -> list[str]:
+    guess = list_labels([summary.majority_class])
+    lines = [f"always naming {guess} would get {summary.majority_accuracy:.1%}"]
+    if summary.low <= summary.majority_accuracy:
+        lines.append(f"{summary.head} is not better than always naming {guess}")
+    return lines
