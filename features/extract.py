@@ -37,6 +37,7 @@ from features.store.commit import commit_clips, lock_store, merge_parts
 from features.store.store import Store, open_store, remove_store, require_same_settings
 from features.system.versions import opencv_package, package_version
 from features.video.sampling import choose_sampling
+from features.video.source import decoder_version
 
 # A commit costs about 10 ms. At least this far apart, and a hundredth of the elapsed
 # time in long runs, so that a kill loses at most 1 % and parts stay few.
@@ -177,7 +178,7 @@ def extract_features(
     ------
     FrameHeadError
         Of the kinds VideosNotFound, NoClips, ManifestError, OptionInvalid,
-        WeightsNotFound, WeightsUnreadable, EngineUnavailable, OpenCVBroken,
+        WeightsNotFound, WeightsUnreadable, EngineUnavailable, DecoderBroken, OpenCVBroken,
         StoreMismatch, StoreBusy, StoreDamaged, OutputUnwritable, and Interrupted on
         Ctrl-C. A clip that cannot be read raises nothing: it is a failed outcome.
     """
@@ -296,6 +297,7 @@ def _history_entry(engine_plan: EnginePlan, folder: Path) -> dict[str, Any]:
         "engine": engine_plan.name,
         "engine_version": engine_version(engine_plan.name),
         "opencv": f"{opencv_package()} {package_version(opencv_package())}",
+        "decoder": decoder_version(),
         "numpy": np.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -20,6 +20,10 @@ SamplingStrategy = Literal["uniform", "fps", "stride"]
 ClipStatus = Literal["done", "failed"]
 OutcomeStatus = Literal["done", "already", "failed"]
 VectorDtype = Literal["float16", "float32"]
+Decoder = Literal["pyav", "opencv"]
+
+# Pixels differ between them where OpenCV is wrong: interlaced, damaged and odd files.
+DECODER_NAMES: dict[Decoder, str] = {"pyav": "PyAV", "opencv": "OpenCV (before PyAV)"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +111,31 @@ class BackboneSpec:
 
 @dataclass(frozen=True, slots=True)
 class StoreHeader:
-    """How the embeddings of a store were made, and in which type they are kept."""
+    """How the embeddings of a store were made, and in which type they are kept.
+
+    Attributes
+    ----------
+    backbone : BackboneSpec
+    sampling : FrameSampling
+    dtype : {"float16", "float32"}
+    decoder : {"pyav", "opencv"}
+        What decoded the frames; "opencv" only in stores of versions that had no other.
+    """
 
     backbone: BackboneSpec
     sampling: FrameSampling
     dtype: VectorDtype = "float16"
+    decoder: Decoder = "pyav"
 
     def to_json(self) -> str:
         """Return the canonical JSON text of this header."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return json.dumps(self._fields(), sort_keys=True, separators=(",", ":"))
+
+    def _fields(self) -> dict[str, Any]:
+        fields = asdict(self)
+        if self.decoder == "opencv":  # its stores do not say so
+            del fields["decoder"]
+        return fields
 
     @classmethod
     def from_json(cls, text: str) -> StoreHeader:
@@ -125,12 +145,13 @@ class StoreHeader:
             backbone=BackboneSpec(**fields["backbone"]),
             sampling=FrameSampling(**fields["sampling"]),
             dtype=fields["dtype"],
+            decoder=fields.get("decoder", "opencv"),
         )
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over what decides values, which the place of the weights file does not."""
-        fields = asdict(self)
+        fields = self._fields()
         del fields["backbone"]["weights"]
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()

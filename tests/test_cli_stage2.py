@@ -185,6 +185,15 @@ def test_predict(
     short = write_video(tmp_path / "short.avi", noisy_frames(3, seed=1))
     assert "fewer frames than the 6 asked for" in run_cli("predict", run, short).stdout
 
+    assert "OpenCV" not in text.stderr
+    content = json.loads((run / "run.json").read_text())
+    assert content["store"]["header"].pop("decoder") == "pyav"
+    (run / "run.json").write_text(json.dumps(content))
+    before = run_cli("predict", run, video_folder / "jump" / "v_jump_g01_c01.avi")
+    assert before.exit_code == 0
+    assert "frames that OpenCV (before PyAV) decoded; PyAV decodes now" in before.stderr
+    assert before.stdout == text.stdout
+
     assert "does not exist" in error_of(run_cli("predict", run, tmp_path / "none.avi"))
     assert "A run must be" in error_of(run_cli("predict", tmp_path / "norun", video_folder))
     other = tmp_path / "other.weights.h5"

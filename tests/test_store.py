@@ -38,6 +38,7 @@ from features.store.store import (
     read_clip,
     read_embeddings,
     remove_store,
+    require_same_settings,
 )
 
 ids = st.text(
@@ -170,6 +171,26 @@ def test_where_weights_lay_does_not_change_the_fingerprint() -> None:
     assert moved.fingerprint == HEADER.fingerprint
     fields["backbone"]["weights_sha256"] = "cd" * 32
     assert StoreHeader.from_json(json.dumps(fields)).fingerprint != HEADER.fingerprint
+
+
+def test_stores_of_the_decoder_before_keep_their_fingerprint(tmp_path: Path) -> None:
+    fields = json.loads(HEADER.to_json())
+    assert fields.pop("decoder") == "pyav"
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    before = StoreHeader.from_json(text)
+    assert before.decoder == "opencv"
+    assert before.to_json() == text
+    assert before.fingerprint == "19ac46ef41850c2d52b8dfdd39bd5d3ba53e9c22a265474948e10012cf4392ea"
+    assert before.fingerprint != HEADER.fingerprint
+    path = tmp_path / "s.h5"
+    commit_clips(path, before, [make_clip("a", 3)], ENTRY)
+    merge_parts(path)
+    assert open_store(path).header == before
+    with pytest.raises(
+        StoreMismatch, match=r"decoder: store OpenCV \(before PyAV\), asked PyAV"
+    ) as caught:
+        require_same_settings(before, HEADER, where=str(path))
+    assert f"extract-features VIDEOS --out '{path}' --overwrite" in caught.value.hint
 
 
 def test_newer_format_is_refused(tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ _NUMBER_COLUMNS: dict[str, tuple[str, type[np.generic]]] = {
     "is_current": ("is_current", np.uint8),
     "row_crc32": ("", np.uint32),
 }
+# What is odd about a video is kept as part of the clip's reason.
+_FACTS = tuple(field.name for field in fields(VideoFacts) if field.name != "note")
 
 _MEND_HINT = (
     "restore the file from a copy, or save what is whole with framehead inspect STORE --repair "
@@ -323,7 +325,7 @@ def _lay_out_rows(
         ClipRecord,
         *(columns[name] for name in plain_names),
         map(SourceFile, *(columns[name] for name in source_names)),
-        map(VideoFacts, *(columns[field.name] for field in fields(VideoFacts))),
+        map(VideoFacts, *(columns[name] for name in _FACTS)),
         columns["crc32"],
         map(bool, columns["is_current"]),
     )

@@ -25,7 +25,7 @@ from features.errors import (
     StoreNotFound,
     StoreUnfinished,
 )
-from features.records import ClipEmbedding, ClipRecord, StoreHeader
+from features.records import DECODER_NAMES, ClipEmbedding, ClipRecord, StoreHeader
 from features.store.hdf5 import (
     FrameRange,
     StoreFile,
@@ -255,7 +255,10 @@ def require_same_settings(have: StoreHeader, want: StoreHeader, *, where: str) -
         "All embeddings of a store must be made in the same way. "
         f"'{where}' has fingerprint {have.fingerprint[:12]}, the settings asked for have "
         f"{want.fingerprint[:12]} ({differences}).",
-        hint="repeat the store's settings, give another --out, or --overwrite to start anew",
+        hint="repeat the store's settings, give another --out, or --overwrite to start anew"
+        if (have.decoder, want.decoder) != ("opencv", "pyav")
+        else "stores made by OpenCV can be used, but not added to or mixed with others; to redo "
+        f"this one: framehead extract-features VIDEOS --out '{where}' --overwrite",
     )
 
 
@@ -299,4 +302,8 @@ def _differing_fields(have: Any, want: Any, prefix: str = "") -> Iterable[tuple[
         if is_dataclass(mine) and not hasattr(mine, "strategy"):
             yield from _differing_fields(mine, theirs, prefix=f"{item.name}.")
         elif mine != theirs:
-            yield f"{prefix}{item.name}", mine, theirs
+            yield (
+                f"{prefix}{item.name}",
+                DECODER_NAMES.get(mine, mine),
+                DECODER_NAMES.get(theirs, theirs),
+            )

@@ -69,6 +69,16 @@ def import_av() -> ModuleType:
     return module
 
 
+def decoder_version() -> str:
+    """Name PyAV's version and those of the FFmpeg libraries that decide pixels."""
+    av = import_av()
+    parts = (
+        f"{name} {'.'.join(map(str, av.library_versions[name]))}"
+        for name in ("libavformat", "libavcodec", "libswscale")
+    )
+    return f"PyAV {av.__version__} ({', '.join(parts)})"
+
+
 @contextmanager
 def open_video(path: Path) -> Iterator[VideoSource]:
     """Open a file at its best video stream; FFmpeg's faults become `VideoUnreadable`."""

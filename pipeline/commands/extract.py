@@ -140,7 +140,7 @@ def to_text(summary: ExtractSummary) -> str:
         lines.append(f"{format_count(len(summary.ignored), 'file')} passed over:")
         lines += list_some([f"{item.path}: {item.reason}" for item in summary.ignored])
     if summary.notes:
-        lines.append(f"{format_count(len(summary.notes), 'clip')} with fewer frames:")
+        lines.append(f"{format_count(len(summary.notes), 'clip')} with a note:")
         lines += list_some([f"{clip_id}: {note}" for clip_id, note in summary.notes])
     if summary.failures:
         lines.append("Failed (those of earlier runs are tried again with --retry-failed):")

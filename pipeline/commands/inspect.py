@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from features.errors import EXIT_FAILED
+from features.records import DECODER_NAMES
 from features.store.inspect import StoreSummary, inspect_store
 from features.store.repair import RepairSummary, repair_store
 from features.system.text import format_bytes, format_count, format_table, printable
@@ -53,6 +54,7 @@ def to_json(summary: StoreSummary) -> dict[str, Any]:
         "backbone": asdict(summary.header.backbone),
         "sampling": asdict(summary.header.sampling),
         "dtype": summary.header.dtype,
+        "decoder": summary.header.decoder,
         "history": list(summary.history),
         "labels": dict(summary.labels),
         "groups": dict(summary.groups),
@@ -78,6 +80,7 @@ def to_text(summary: StoreSummary) -> str:
             "input",
             f"{backbone.colour_order} in {backbone.scaling}, resize {backbone.resize}",
         ],
+        ["decoder", DECODER_NAMES[summary.header.decoder]],
         ["fingerprint", summary.header.fingerprint[:12]],
         ["groups", str(n_groups) if n_groups else "unknown"],
     ]
@@ -94,7 +97,7 @@ def to_text(summary: StoreSummary) -> str:
         counts = ", ".join(f"{name or 'none'} {n}" for name, n in summary.splits.items())
         lines += ["", f"Split: {counts}"]
     if summary.notes:
-        lines += ["", "With fewer frames:"]
+        lines += ["", "Notes:"]
         lines += list_some([f"{clip.clip_id}: {clip.reason}" for clip in summary.notes])
     if summary.failures:
         lines += ["", "Failed:"]

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from features.embed import EmbedOptions
+from features.records import DECODER_NAMES
 from features.system.text import format_count, format_table, printable
 from pipeline.commands.console import (
     PATH,
@@ -61,6 +62,13 @@ def command(
             overwrite=overwrite,
             on_progress=bar.update,
         )
+    decoder = summary.run.header.decoder
+    if decoder != "pyav":
+        click.echo(
+            f"The run learned from frames that {DECODER_NAMES[decoder]} decoded; PyAV decodes now. "
+            "Only interlaced and damaged videos look different.",
+            err=True,
+        )
     print_result(to_json(summary), to_text(summary), as_json=as_json)
     exit_for_failures(summary.failures)
 
@@ -109,7 +117,7 @@ def to_text(summary: PredictSummary) -> str:
         lines.append(f"{format_count(len(drawn), 'overlay')}, first: {printable(str(drawn[0]))}")
     odd = [f"  {printable(p.path)}: {p.note}" for p in summary.predictions if p.note]
     if odd:
-        lines += ["With fewer frames:", *odd]
+        lines += ["Notes:", *odd]
     if summary.failures:
         lines += ["Failed:"]
         lines += [f"  {printable(item.clip_id)}: {item.reason}" for item in summary.failures]

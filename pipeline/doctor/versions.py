@@ -11,6 +11,7 @@ _PACKAGES = {
     "Keras": "keras",
     "NumPy": "numpy",
     "h5py": "h5py",
+    "PyAV": "av",
     "OpenCV": "",
     "LiteRT": "ai-edge-litert",
     "scikit-learn": "scikit-learn",
