@@ -37,7 +37,7 @@ from pipeline.demo.orderpairs import ORDER_PAIRS, OrderScores, score_order_pairs
 
 ORDER = OrderScores("mean-linear", "lstm", 0.5, 0.9, 0.01, 96, "One sentence.")
 SUMMARY = DemoSummary(
-    "d", "imagenet", "", 192, 12, {"lstm": 0.9}, {"lstm": 0.9}, ORDER, 32, 30, 4, "o.webm", 99.0
+    "d", "imagenet", "", 192, 12, {"lstm": 0.9}, {"lstm": 0.9}, ORDER, 32, 30, 4, "o.mp4", 99.0
 )
 
 
@@ -248,7 +248,7 @@ def test_the_readme_shows_what_the_demo_says() -> None:
         folder=str(options["out"]),
         weights=options["weights"] or "imagenet",
         comparison_accuracies={"lstm:centred": 0.5, "mean-linear": 0.5},
-        overlay="overlays/sit-down/person01_sit-down_01.webm",
+        overlay="overlays/sit-down/person01_sit-down_01.mp4",
     )
 
     def mask(text: str) -> list[str]:

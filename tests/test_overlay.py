@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from conftest import (
     write_video,
 )
 from test_cli import error_of
+from test_report import open_in_browser
 
 from features import Progress, choose_sampling, extract_features
 from features.embed import EmbedOptions
@@ -91,6 +93,52 @@ def test_every_frame_is_there_in_its_colours_above_the_band(tmp_path: Path, suff
     # The band is the same in every frame: solid, with light text and a coloured bar.
     for copy in drawn:
         assert np.abs(band[:, :, ::-1].astype(int) - copy[240:]).mean() < 8
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_a_browser_plays_it(tmp_path: Path, suffix: str) -> None:
+    source = write_video(tmp_path / "source.avi", noisy_frames(50, seed=3, size=(240, 320)))
+    target = tmp_path / f"out{suffix}"
+    write_overlay(source, target, caption(), on_progress=lambda: None)
+    if suffix == ".mp4":
+        content = target.read_bytes()
+        assert content.index(b"moov") < content.index(b"mdat"), "it plays while it is loaded"
+    played = threading.Event()
+
+    class Waiting(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            # The page is loaded, and read, once its picture is: when the video has played.
+            if self.path == "/played":
+                played.set()
+            played.wait(60)
+            self.send_error(404)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Waiting)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    page = tmp_path / "page.html"
+    page.write_text(
+        f"<img src='{address}/wait'><video src='{target.name}' muted autoplay></video><script>"
+        "const video = document.querySelector('video');"
+        "function say(text) {"
+        f" document.title = text; new Image().src = '{address}/played' }}"
+        "video.onerror = () => say(video.error.message);"
+        "video.onended = () => {"
+        " const n = video.getVideoPlaybackQuality().totalVideoFrames;"
+        " const size = `${video.videoWidth}x${video.videoHeight}`;"
+        " say(`${n > 10 ? 'plays' : 'stands'} ${video.duration.toFixed(1)} s ${size}`) }</script>"
+    )
+    try:
+        content_of_page, _, _ = open_in_browser(page, tmp_path)
+    finally:
+        played.set()
+        server.shutdown()
+        server.server_close()
+    height = 240 + len(render_band(caption(), 320))
+    assert f"<title>plays 2.0 s 320x{height}</title>" in content_of_page
 
 
 @pytest.mark.parametrize(("size", "scale"), [((48, 64), 5), ((36, 336), 1)])
@@ -173,10 +221,10 @@ def test_names_decide_where_overlays_go(tmp_path: Path) -> None:
     one = listed(tmp_path / "a.avi")
     two = [(Clip("v/x/a.avi", Path("v/x/a.avi")), "x/a.avi"), *listed(tmp_path / "b.mp4")]
     assert plan_overlays(one, tmp_path / "o.MP4") == {one[0][0].clip_id: tmp_path / "o.MP4"}
-    assert list(plan_overlays(one, tmp_path / "o").values()) == [tmp_path / "o" / "a.webm"]
+    assert list(plan_overlays(one, tmp_path / "o").values()) == [tmp_path / "o" / "a.mp4"]
     assert list(plan_overlays(two, tmp_path / "o.d").values()) == [
-        tmp_path / "o.d" / "x" / "a.webm",
-        tmp_path / "o.d" / "b.webm",
+        tmp_path / "o.d" / "x" / "a.mp4",
+        tmp_path / "o.d" / "b.mp4",
     ]
 
 
@@ -204,7 +252,7 @@ def test_places_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         draw_overlays(
             [clip],
             {clip.clip_id: caption()},
-            {clip.clip_id: tmp_path / "file" / "o" / "a.webm"},
+            {clip.clip_id: tmp_path / "file" / "o" / "a.mp4"},
             options=LIMITS,
         )
 
@@ -246,7 +294,7 @@ def test_a_file_that_fails_costs_its_own_overlay_only(tmp_path: Path) -> None:
     assert (failure.clip_id, failure.status) == (str(tmp_path / "bad.avi"), "failed")
     assert failure.reason.startswith("no overlay: no video stream")
     # Nothing half done stays behind, hidden or not.
-    assert [path.name for path in (tmp_path / "o").iterdir()] == ["good.webm"]
+    assert [path.name for path in (tmp_path / "o").iterdir()] == ["good.mp4"]
 
 
 @linux_only
@@ -262,7 +310,7 @@ def test_a_crash_or_a_hang_costs_one_overlay(
     before = children_of(os.getpid())
 
     def harm_first_worker() -> None:
-        while not list((tmp_path / "o").glob(".overlays.*/0.webm")):
+        while not list((tmp_path / "o").glob(".overlays.*/0.mp4")):
             time.sleep(0.01)
         (worker,) = children_of(os.getpid()) - before
         os.kill(worker, harm)
@@ -271,7 +319,7 @@ def test_a_crash_or_a_hang_costs_one_overlay(
     options = replace(LIMITS, n_workers=1, stall_seconds=3.0)
     (failure,) = draw(paths, tmp_path / "o", options)
     assert reason in failure.reason
-    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["1.webm", "2.webm"]
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["1.mp4", "2.mp4"]
 
 
 @linux_only
@@ -283,7 +331,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     plain.rename(odd)
     assert draw([odd], folder / "o") == []
     (made,) = (folder / "o").iterdir()
-    assert os.fsencode(made.name) == b"d\xe9j\xe0.webm"
+    assert os.fsencode(made.name) == b"d\xe9j\xe0.mp4"
     assert count_frames(made) == 4
 
 
@@ -315,7 +363,7 @@ def test_the_command_writes_overlays_as_the_library_does(
     assert len(report["predictions"]) == 12
     for item in report["predictions"]:
         relative = Path(item["path"]).relative_to(video_folder)
-        assert item["overlay"] == str((tmp_path / "o" / relative).with_suffix(".webm"))
+        assert item["overlay"] == str((tmp_path / "o" / relative).with_suffix(".mp4"))
         assert count_frames(Path(item["overlay"])) == 14
     assert not list((tmp_path / "o").glob("**/v_walk_g04_c01*"))
     assert [item["reason"] for item in report["failures"]] != []
@@ -352,15 +400,15 @@ def test_a_rerun_clears_what_a_killed_one_left(
     out = tmp_path / "o"
     arguments = ("predict", run_folder, video, "--overlay", out)
     process = subprocess.Popen([sys.executable, str(ROOT / "cli.py"), *map(str, arguments)])
-    while not list(out.glob(".overlays.*/0.webm")):
+    while not list(out.glob(".overlays.*/0.mp4")):
         assert process.poll() is None
         time.sleep(0.01)
     process.kill()
     process.wait()
     assert list(out.iterdir()), "it was killed before it was done"
-    assert not (out / "long.webm").exists()
+    assert not (out / "long.mp4").exists()
     assert run_cli(*arguments).exit_code == 0
-    assert [path.name for path in out.iterdir()] == ["long.webm"]
+    assert [path.name for path in out.iterdir()] == ["long.mp4"]
 
 
 @linux_only

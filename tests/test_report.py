@@ -373,6 +373,7 @@ def open_in_browser(page: Path, home: Path) -> tuple[str, list[str], Path]:
             "--disable-background-networking",
             "--disable-component-update",
             "--disable-sync",
+            "--autoplay-policy=no-user-gesture-required",
             "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
             f"--user-data-dir={home / 'profile'}",
             f"--log-net-log={log}",

@@ -16,40 +16,45 @@ from features.video.source import import_av
 
 @dataclass(frozen=True, slots=True)
 class VideoFormat:
-    """How files of one suffix are written."""
+    """How a file is written."""
 
     codec: str
     pix_fmt: str
     options: Mapping[str, str]
     container_options: Mapping[str, str] = field(default_factory=dict)
+    is_bt709: bool = False  # VP8 and Motion JPEG know BT.601 only
+    is_interlaced: bool = False
 
 
-# H.264 in this form plays in every browser and player; VP8 is for where it may not be used.
+# By suffix. This H.264 plays in every browser and player; VP8 is for where it may not be used.
 FORMATS = {
     ".mp4": VideoFormat(
-        "libx264", "yuv420p", {"preset": "veryfast", "crf": "20"}, {"movflags": "+faststart"}
+        "libx264",
+        "yuv420p",
+        {"preset": "veryfast", "crf": "20"},
+        {"movflags": "+faststart"},
+        is_bt709=True,
     ),
     ".webm": VideoFormat(
         "libvpx", "yuv420p", {"deadline": "realtime", "cpu-used": "5", "crf": "10", "b": "8M"}
     ),
-    ".avi": VideoFormat("mjpeg", "yuvj420p", {"qmin": "2", "qmax": "3"}),
+    ".avi": VideoFormat("mjpeg", "yuvj420p", {"qmin": "1", "qmax": "1"}),
 }
 _BT709 = 1
+_INTERLACED_FLAGS = 0x20040000  # of FFmpeg: interlaced DCT and motion
 
 
 @contextmanager
 def writing_video(
-    target: Path, rate: float, *, layout: str = "bgr24"
+    target: Path, rate: float, *, form: VideoFormat | None = None
 ) -> Iterator[Callable[[FrameArray], None]]:
-    """Yield what appends one picture, uint8 of shape (height, width, 3), to a new file.
+    """Yield what appends one BGR picture, uint8 of shape (height, width, 3), to a new file.
 
-    The suffix, of `FORMATS`, decides codec and container; sides must be even. `OutputUnwritable`
-    if the file cannot be written, a full disk included.
+    The suffix decides the container, and among `FORMATS` the form, unless one is given; sides
+    must be even. `OutputUnwritable` if the file cannot be written, a full disk included.
     """
     av = import_av()
-    chosen = FORMATS[target.suffix.lower()]
-    # VP8 and Motion JPEG know BT.601 only.
-    is_bt709 = chosen.codec == "libx264"
+    chosen = form or FORMATS[target.suffix.lower()]
     tick = 1 / Fraction(rate).limit_denominator(1001)
     n_written = 0
     stream: Any = None
@@ -63,11 +68,13 @@ def writing_video(
             context = stream.codec_context
             context.time_base = tick
             context.thread_count = 1
-            if is_bt709:
+            if chosen.is_interlaced:
+                context.flags |= _INTERLACED_FLAGS
+            if chosen.is_bt709:
                 context.colorspace = context.color_primaries = context.color_trc = _BT709
                 context.color_range = 1
-        frame = av.VideoFrame.from_ndarray(picture, format=layout)
-        matrix = "ITU709" if is_bt709 else "ITU601"
+        frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
+        matrix = "ITU709" if chosen.is_bt709 else "ITU601"
         frame = frame.reformat(format=chosen.pix_fmt, dst_colorspace=matrix, threads=1)
         frame.pts, frame.time_base = n_written, tick
         output.mux(stream.encode(frame))

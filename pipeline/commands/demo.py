@@ -159,7 +159,7 @@ def list_commands(summary: DemoSummary) -> list[str]:
         "framehead train-head embeddings.h5 --out runs/lstm --head lstm",
         "framehead compare-heads embeddings.h5 --out comparison --heads "
         "mean-linear,lstm,lstm:centred",
-        "framehead predict runs/lstm VIDEO --overlay VIDEO.webm",
+        "framehead predict runs/lstm VIDEO --overlay VIDEO.mp4",
     ]
 
 

@@ -35,8 +35,8 @@ from pipeline.runs.predict import Prediction, PredictSummary, predict_videos
     "--overlay",
     type=PATH,
     metavar="OUT",
-    help="Write a copy of the video with the prediction drawn below: OUT.webm (VP8, for "
-    "browsers), OUT.mp4 (MPEG-4 part 2) or OUT.avi (Motion JPEG); for several videos a folder.",
+    help="Write a copy of the video with the prediction drawn below: OUT.mp4 (H.264, plays "
+    "everywhere), OUT.webm (VP8) or OUT.avi (Motion JPEG); for several videos a folder.",
 )
 @overwrite_option("Replace existing overlays.")
 @options_from(EmbedOptions, "embedding")

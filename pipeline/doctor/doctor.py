@@ -62,7 +62,7 @@ class Check:
 
 def examine_machine() -> tuple[Check, ...]:
     """Run every check, side by side."""
-    names = ("opencv", "codecs", "litert", "engine", "gpu")
+    names = ("opencv", "pyav", "codecs", "litert", "engine", "gpu")
     with ThreadPoolExecutor(len(names) + 2) as pool:
         running = {
             name: pool.submit(run_probe, name, limit_seconds=_PROBE_SECONDS) for name in names
@@ -77,6 +77,7 @@ def examine_machine() -> tuple[Check, ...]:
             check_opencv_packages(
                 {name: package_version(name) for name in OPENCV_PACKAGES if is_installed(name)}
             ),
+            check_pyav(answers["pyav"]),
             check_codecs(answers["codecs"]),
             check_keras(keras),
             check_tensorflow(_ask_tensorflow(keras)),
@@ -147,14 +148,21 @@ def check_opencv_packages(packages: Mapping[str, str]) -> Check:
     return Check("opencv packages", "ok", found or "none from a package index")
 
 
+def check_pyav(pyav: ProbeAnswer) -> Check:
+    """Check that PyAV, which decodes, can be imported."""
+    if pyav.fault:
+        return Check("pyav", "broken", pyav.fault, pyav.hint or "pip install --force-reinstall av")
+    return Check("pyav", "ok", pyav.facts["version"])
+
+
 def check_codecs(codecs: ProbeAnswer) -> Check:
-    """Check what was encoded and decoded again."""
-    hint = "pip install --force-reinstall opencv-python, whose wheel brings FFmpeg"
+    """Check what was encoded and decoded again; encoders are only needed for overlays."""
+    hint = "pip install --force-reinstall --only-binary av av: its wheel brings FFmpeg"
     if codecs.fault:
         return Check("codecs", "broken", codecs.fault, codecs.hint or hint)
     found = ", ".join(f"{code} {state}" for code, state in codecs.facts.items())
     states = set(codecs.facts.values())
-    if "works" not in states or "no decoder" in states:
+    if states & {"no decoder", "wrong pictures"} or "works" not in states:
         return Check("codecs", "broken", found, hint)
     return (
         Check("codecs", "ok", found)

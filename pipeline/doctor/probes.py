@@ -15,14 +15,23 @@ import numpy as np
 
 from features.backbone.engines import choose_engine, keras_sees_gpu, nvidia_driver_sees_gpu
 from features.backbone.model import build_backbone
-from features.errors import FrameHeadError, WeightsUnreadable
+from features.errors import FrameHeadError, OutputUnwritable, VideoUnreadable, WeightsUnreadable
 from features.system.keras import import_keras
 from features.system.processes import run_helper
 from features.system.versions import package_version
+from features.video.decode import read_pictures
 from features.video.frames import import_cv2
+from features.video.source import decoder_version
+from features.video.write import VideoFormat, writing_video
 
-# All of them keep a grey picture grey, within a little.
-_CODECS = (("MJPG", ".avi"), ("mp4v", ".mp4"), ("VP80", ".webm"))
+_CODECS: dict[str, tuple[str, VideoFormat | None]] = {
+    "H.264": (".mp4", None),
+    "interlaced H.264": (".mp4", VideoFormat("libx264", "yuv420p", {}, is_interlaced=True)),
+    "HEVC": (".mp4", VideoFormat("libx265", "yuv420p", {"x265-params": "log-level=none"})),
+    "AV1": (".mp4", VideoFormat("libsvtav1", "yuv420p", {"preset": "10"})),
+    "VP8": (".webm", None),
+    "Motion JPEG": (".avi", None),
+}
 _N_FRAMES = 5
 
 
@@ -54,28 +63,32 @@ def _probe_opencv() -> dict[str, Any]:
     return {"version": import_cv2().__version__}
 
 
+def _probe_pyav() -> dict[str, Any]:
+    return {"version": decoder_version()}
+
+
 def _probe_codecs() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        return {code: _round_trip(Path(folder) / f"clip{suffix}", code) for code, suffix in _CODECS}
+        return {
+            name: _round_trip(Path(folder) / f"{number}{suffix}", form)
+            for number, (name, (suffix, form)) in enumerate(_CODECS.items())
+        }
 
 
-def _round_trip(path: Path, code: str) -> str:
-    cv2 = import_cv2()
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), 25, (64, 48))
-    if not writer.isOpened():
+def _round_trip(path: Path, form: VideoFormat | None) -> str:
+    expected = [40 * index + 20 for index in range(_N_FRAMES)]
+    try:
+        with writing_video(path, 25, form=form) as write:
+            for grey in expected:
+                write(np.full((64, 128, 3), grey, np.uint8))
+    except (OutputUnwritable, ValueError):  # PyAV calls an unknown encoder a wrong value
         return "no encoder"
-    for index in range(_N_FRAMES):
-        writer.write(np.full((48, 64, 3), 40 * index + 20, np.uint8))
-    writer.release()
-    capture = cv2.VideoCapture(str(path))
-    greys = []
-    while (read := capture.read())[0]:
-        greys.append(float(read[1].mean()))
-    capture.release()
-    is_same = len(greys) == _N_FRAMES and all(
-        abs(grey - 40 * index - 20) < 12 for index, grey in enumerate(greys)
-    )
-    return "works" if is_same else "no decoder"
+    try:
+        greys = [float(item.mean()) for item in read_pictures(path) if isinstance(item, np.ndarray)]
+    except VideoUnreadable:
+        return "no decoder"
+    is_same = len(greys) == _N_FRAMES and np.abs(np.subtract(greys, expected)).max() < 12
+    return "works" if is_same else "wrong pictures"
 
 
 def _probe_tensorflow() -> dict[str, Any]:
@@ -129,6 +142,7 @@ def _probe_gpu() -> dict[str, Any]:
 
 _PROBES: dict[str, Callable[[], dict[str, Any]]] = {
     "opencv": _probe_opencv,
+    "pyav": _probe_pyav,
     "codecs": _probe_codecs,
     "tensorflow": _probe_tensorflow,
     "keras": _probe_keras,

@@ -18,8 +18,8 @@ from features.video.overlay import OVERLAY_SUFFIXES
 from features.workers.pool import decode_clips
 from features.workers.process import ClipEnd, WorkerSettings
 
-# In a folder of overlays: what every browser plays.
-_FOLDER_SUFFIX = ".webm"
+# In a folder of overlays: what every browser and player plays.
+_FOLDER_SUFFIX = ".mp4"
 _N_CLASSES = 3
 
 
@@ -29,9 +29,9 @@ def plan_overlays(
     """Decide where each clip's overlay goes, by clip id, before anything is computed.
 
     `clips` come with their names below a folder of overlays. For one clip `out` is a file whose
-    suffix says how it is written: ``.webm`` (VP8, for browsers), ``.mp4`` (MPEG-4 part 2, for
-    players) or ``.avi`` (Motion JPEG). Without a suffix, or for several clips, it is a folder of
-    WebM files. Raises OptionInvalid, or OutputExists if something must not be replaced.
+    suffix says how it is written: ``.mp4`` (H.264), ``.webm`` (VP8) or ``.avi`` (Motion JPEG).
+    Without a suffix, or for several clips, it is a folder of MP4 files. Raises OptionInvalid, or
+    OutputExists if something must not be replaced.
     """
     root = Path(out)
     is_folder = root.is_dir() or not root.suffix or len(clips) > 1
@@ -46,7 +46,7 @@ def plan_overlays(
         raise OptionInvalid(
             f"An overlay is a file that ends in {', '.join(OVERLAY_SUFFIXES)}, or a folder. "
             f"Received: '{root}'.",
-            hint="OUT.webm plays in every browser",
+            hint="OUT.mp4 plays in every browser and player",
         )
     targets: dict[str, Path] = {}
     taken: dict[Path, str] = {}

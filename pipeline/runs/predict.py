@@ -109,7 +109,7 @@ def predict_videos(
         Engine, processes and limits; they decide speed, not values.
     overlay : str or Path, optional
         Where to write copies of the videos with the prediction drawn below: a file for one
-        video, its suffix one of ``.webm``, ``.mp4``, ``.avi``; a folder for several.
+        video, its suffix one of ``.mp4``, ``.webm``, ``.avi``; a folder for several.
     overwrite : bool, default False
         Whether overlays that stand there may be replaced.
     on_progress : callable, optional

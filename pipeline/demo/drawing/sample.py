@@ -25,7 +25,7 @@ from features.system.files import (
 )
 from features.system.machine import usable_cores
 from features.system.processes import Helper, claim_output, describe_problem, rebuild_problem
-from features.video.frames import import_cv2
+from features.video.write import writing_video
 from pipeline.demo.drawing.actions import ACTIONS
 from pipeline.demo.drawing.scenes import draw_actor, draw_scene, render_frame
 
@@ -245,21 +245,12 @@ def draw_frames(clip: DrawnClip, spec: SampleSpec) -> list[FrameArray]:
 
 def write_clip(path: Path, frames: Sequence[FrameArray], *, room: Path) -> None:
     """Write a video file into a folder of one's own, and move it to its place when complete."""
-    cv2 = import_cv2()
-    height_px, width_px = frames[0].shape[:2]
     partial = room / path.name
     with report_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(b"")  # OpenCV would not say why it cannot write
-        # OpenCV writes and reads Motion JPEG itself, so every wheel can, whatever FFmpeg it has.
-        codec = cv2.VideoWriter.fourcc(*"MJPG")
-        size_px = (width_px, height_px)
-        writer = cv2.VideoWriter(str(partial), cv2.CAP_OPENCV_MJPEG, codec, _FPS, size_px)
-        for frame in frames:
-            writer.write(frame)
-        writer.release()
-        if partial.stat().st_size == 0:
-            raise OSError("OpenCV wrote nothing")
+        with writing_video(partial, _FPS) as write:
+            for frame in frames:
+                write(frame)
         partial.replace(path)
 
 
