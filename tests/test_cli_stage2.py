@@ -185,6 +185,19 @@ def test_predict(
     short = write_video(tmp_path / "short.avi", noisy_frames(3, seed=1))
     assert "fewer frames than the 6 asked for" in run_cli("predict", run, short).stdout
 
+    unknown = tmp_path / "odd" / "unknown.avi"
+    write_video(unknown, noisy_frames(3, seed=1))
+    unknown.write_bytes(unknown.read_bytes().replace(b"MJPG", b"ZZQ9"))
+    options = ("--weights", tiny_weights, *TINY_OPTIONS)
+    for arguments in (
+        ("predict", run, unknown),
+        ("extract-features", unknown.parent, "--out", tmp_path / "odd.h5", *options),
+    ):
+        failed = run_cli(*arguments)
+        assert failed.exit_code == 3
+        assert "no decoder for its codec: ZZQ9 / 0x39515A5A, 64x48; convert it" in failed.stdout
+        assert "ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4" in failed.stdout
+
     assert "OpenCV" not in text.stderr
     content = json.loads((run / "run.json").read_text())
     assert content["store"]["header"].pop("decoder") == "pyav"

@@ -181,7 +181,7 @@ def test_only_what_is_needed_is_the_same_as_everything(clips: dict[str, Path], n
     for sampling in SAMPLINGS:
         batch = require_same(clips[name], sampling)
         assert read_numbers(batch.frames) == batch.frame_indices.tolist()
-    some = require_same(clips[name], choose_sampling(n_frames=5), span=(0.8, 1.6))
+    some = require_same(clips[name], choose_sampling(n_frames=5), span=Span(0.8, 1.6))
     assert 0 < len(some.frames) == 5
 
 
@@ -423,7 +423,7 @@ def test_a_gap_in_which_only_sound_goes_on(tmp_path: Path) -> None:
     batch = require_same(path, choose_sampling(all_frames=True))
     assert read_numbers(batch.frames) == list(range(60))
     assert batch.timestamps_seconds[-1] == pytest.approx(2559 / 25, abs=0.01)
-    inside = require_same(path, choose_sampling(n_frames=4), span=(101.0, 102.0))
+    inside = require_same(path, choose_sampling(n_frames=4), span=Span(101.0, 102.0))
     assert read_numbers(inside.frames)[0] == 30
 
 
@@ -436,8 +436,16 @@ def test_an_unknown_codec_is_named_with_what_mends_it(
         list(read_frames(path, choose_sampling(), size_px=32))
 
 
+def test_what_is_encrypted_is_called_so(tmp_path: Path) -> None:
+    key = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "ab" * 16}
+    recipe = Recipe(".mp4", "libx264", mux={**key, "encryption_kid": "cd" * 16})
+    path = write_clip(tmp_path / "secret.mp4", recipe, 5)
+    with pytest.raises(VideoUnreadable, match=r"its video, h264 \(High\W.*is encrypted"):
+        list(read_frames(path, choose_sampling(), size_px=32))
+
+
 def test_spans_share_one_pass(clips: dict[str, Path]) -> None:
-    spans = [(0.0, 0.5), (0.4, 1.2), (2.0, 9.0), (5.0, 6.0)]
+    spans = [Span(0.0, 0.5), Span(0.4, 1.2), Span(2.0, 9.0), Span(5.0, 6.0)]
     sampling = choose_sampling(n_frames=4)
     for name in ("h264", "h264-ts", "mpeg2-program"):
         *batches, facts = read_spans(clips[name], spans, sampling, size_px=160)
@@ -452,9 +460,14 @@ def test_spans_share_one_pass(clips: dict[str, Path]) -> None:
             assert found[number] == alone.frame_indices.tolist()
         assert 3 not in found
     with pytest.raises(VideoUnreadable, match="no frame between 5 and 6 s"):
-        read(clips["h264"], sampling, span=(5.0, 6.0))
-    one = read(clips["h264"], choose_sampling(all_frames=True), span=(0.4, 0.8))[0]
-    assert one.frame_indices.tolist() == list(range(10, 20))
+        read(clips["h264"], sampling, span=Span(5.0, 6.0))
+    for name in ("h264", "h264-ts"):
+        for span in (Span(0.4, 0.8), Span(10, 20, "frames")):
+            for sampling in (choose_sampling(all_frames=True), choose_sampling(n_frames=10)):
+                one = read(clips[name], sampling, span=span)[0]
+                assert one.frame_indices.tolist() == list(range(10, 20))
+    late = read(clips["h264"], choose_sampling(stride=4), span=Span(50, unit="frames"))[0]
+    assert late.frame_indices.tolist() == [50, 54, 58]
 
 
 def test_one_picture_is_the_frame_of_that_number(clips: dict[str, Path]) -> None:

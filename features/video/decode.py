@@ -10,13 +10,14 @@ stream; untagged ones are taken for BT.601 in limited range, as FFmpeg takes the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from features.errors import VideoUnreadable
-from features.records import FrameArray, FrameSampling, IntArray, VideoFacts
+from features.records import FloatArray, FrameArray, FrameSampling, IntArray, VideoFacts
 from features.video.frames import FrameBatch, FrameBuffer, PictureMaker, encode_jpeg
 from features.video.index import (
     KEPT_BYTES,
@@ -49,16 +50,45 @@ __all__ = [
     "read_spans",
 ]
 
-Span = tuple[float, float]
-WHOLE: Span = (float("-inf"), float("inf"))
-
 # Containers round times; half a millisecond belongs to the next span already.
 _SPAN_TOLERANCE = 0.0005
+_ENDLESS = float("inf")
 _MOST_HELD_BYTES = 64 * 2**20
 # Reading on past fewer packets than this is quicker than seeking.
 _LEAST_SEEK = 100
 # A step back in time by more frames than this is a new beginning, not disorder.
 _MOST_DISORDER = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of a file: the frame at its end does not belong to it."""
+
+    start: float = -_ENDLESS
+    end: float = _ENDLESS
+    unit: Literal["seconds", "frames"] = "seconds"
+
+    def __str__(self) -> str:
+        """Name the part, for a message."""
+        end = "the end" if self.end == _ENDLESS else f"{self.end:g}"
+        return f"{self.start:g} and {end}" + (" s" if self.unit == "seconds" else "")
+
+    def places(self, times: FloatArray) -> tuple[int, int]:
+        """Return the positions of the first frame and of the one behind the last."""
+        bounds = np.array([self.start, self.end])
+        if self.unit == "frames":
+            first, last = np.clip(bounds, 0, len(times)).astype(np.int64).tolist()
+        else:
+            first, last = np.searchsorted(times, bounds - _SPAN_TOLERANCE).tolist()
+        return first, max(first, last)
+
+    def holds(self, position: int, seconds: float) -> bool:
+        """Tell whether a frame belongs to it."""
+        place = position if self.unit == "frames" else seconds + _SPAN_TOLERANCE
+        return self.start <= place < self.end
+
+
+WHOLE = Span()
 
 
 def read_frames(
@@ -84,8 +114,8 @@ def read_frames(
         Frames per batch, at most.
     on_progress : callable, optional
         Called once per packet, to show that decoding is alive.
-    span : tuple of (float, float), optional
-        Start and end in seconds; the frame at the end does not belong to it.
+    span : Span, optional
+        The part to choose frames from.
     decodes_all : bool, default False
         Decode everything, which gives the same frames: the check of all that is left out.
     kept_bytes : int, default 64 MiB
@@ -345,8 +375,8 @@ class _Job:
     def _choose(self, times: Any) -> list[IntArray]:
         """Choose the positions of each span's frames, given the time of every frame."""
         chosen = []
-        for start, end in self._spans:
-            first, last = np.searchsorted(times, np.array([start, end]) - _SPAN_TOLERANCE)
+        for span in self._spans:
+            first, last = span.places(times)
             inside = choose_positions(times[first:last], self._sampling, self._grid)
             chosen.append(inside + first)
         return chosen
@@ -442,16 +472,16 @@ class _Job:
             seconds = clock.tell(frame, position)
             self._n_decoded += 1
             picture = None
-            for span, (start, end) in enumerate(self._spans):
-                if not start <= seconds + _SPAN_TOLERANCE < end:
+            for number, span in enumerate(self._spans):
+                if not span.holds(position, seconds):
                     continue
-                is_wanted = filters[span](counts[span], seconds)
-                counts[span] += 1
+                is_wanted = filters[number](counts[number], seconds)
+                counts[number] += 1
                 if is_wanted:
                     picture = self._see(frame) if picture is None else picture
-                    batch = self._add(span, picture, seconds, position)
+                    batch = self._add(number, picture, seconds, position)
                     if batch is not None:
-                        yield span, batch
+                        yield number, batch
         yield from self._rest()
 
     def _decode_uniform(self) -> Iterator[tuple[int, FrameBatch]]:
@@ -510,17 +540,21 @@ class _Job:
             self._source, self._index, self._n_decoded, self._decoder.n_bad, self._size
         )
         if len(self._spans) == 1 and self._size == (0, 0):
-            start, end = self._spans[0]
-            raise VideoUnreadable(f"no frame between {start:g} and {end:g} s")
+            raise VideoUnreadable(f"no frame between {self._spans[0]}")
         return facts
 
 
 def _make_facts(
     source: VideoSource, index: PacketIndex, n_decoded: int, n_bad: int, size: tuple[int, int]
 ) -> VideoFacts:
+    if not index.pts:
+        raise VideoUnreadable(
+            f"only a header is in the file, {name_codec(source)}, and no picture: join "
+            "it with the parts that belong to it"
+        )
     if n_decoded == 0:
         raise VideoUnreadable(
-            f"no frame decodes of {len(index.pts)} packets: damaged, encrypted, or a kind of "
+            f"no frame decodes of {len(index.pts)} packets: damaged, or a kind of "
             f"{name_codec(source)} that FFmpeg does not decode; {TO_MEND}"
         )
     rate = source.frame_rate

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from features.errors import VideoUnreadable
 from features.records import FloatArray
 from features.video.packets import INTRA_CODECS, make_inspector
-from features.video.source import VideoSource, read_packets
+from features.video.source import VideoSource, name_codec, read_packets
 
 KEPT_BYTES = 64 * 2**20
 USUAL_RATE = Fraction(25)
@@ -88,6 +89,11 @@ def read_index(
     entries: list[int] = []
     keys: list[int] = []
     for number, packet in enumerate(read_packets(source, on_progress)):
+        if packet.has_sidedata("encryption_info"):
+            raise VideoUnreadable(
+                f"its video, {name_codec(source)}, is encrypted; make a copy without encryption in "
+                "a program that has the key"
+            )
         pts.append(packet.pts)
         dts.append(packet.dts)
         size = packet.size

@@ -15,7 +15,7 @@ from features.errors import DecoderBroken, VideoUnreadable
 
 LACKS_MEMORY = "needs more memory than --clip-memory allows"
 MEND = "ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4"
-TO_MEND = f"in a program that plays it, or by '{MEND}', it can be made H.264"
+TO_MEND = f"convert it in a program that plays it, or try '{MEND}'"
 _NO_PICTURE_HINT = f"play the file in another program; if it plays, re-encode it: {MEND}"
 
 # A playlist disguised as a video must not make FFmpeg open other places.
@@ -155,7 +155,7 @@ def _choose_stream(container: Any) -> tuple[Any, str]:
     usable = [item for item in streams if item.codec_context is not None]
     if not usable:
         if streams:
-            raise VideoUnreadable(f"no decoder for its codec ({_summarise(container)}); {TO_MEND}")
+            raise VideoUnreadable(f"no decoder for its codec: {_summarise(container)}; {TO_MEND}")
         only = "; all it has is a cover picture" if attached else ""
         reason = f"no video stream in the file, or its header is missing or damaged{only}"
         raise VideoUnreadable(reason, hint=_NO_PICTURE_HINT)
@@ -186,7 +186,9 @@ def _summarise(container: Any) -> str:
         lines = container.dumps_format().partition("Video: ")[2].splitlines()
     finally:
         logging.set_level(None)
-    return ", ".join(lines[0].split(", ")[:3]) if lines else "unknown"
+    facts = lines[0].split(", ") if lines else ["unknown"]
+    named = [fact.removeprefix("none ").strip("()") for fact in facts[:3] if fact != "none"]
+    return ", ".join(named)
 
 
 def _is_attached(stream: Any) -> bool:

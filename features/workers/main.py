@@ -24,7 +24,7 @@ from features.records import FrameSampling, VideoFacts
 from features.system.files import hash_file
 from features.system.processes import claim_output, describe_problem
 from features.video.band import Caption
-from features.video.decode import LACKS_MEMORY, read_frames, read_picture
+from features.video.decode import LACKS_MEMORY, WHOLE, Span, read_frames, read_picture
 from features.video.frames import FrameBatch, import_cv2
 from features.video.overlay import write_overlay
 from features.video.source import import_av
@@ -71,7 +71,7 @@ def _answer(
             )
         else:
             send_message(replies, {"kind": "hashed", **_describe_file(path, alive.beat)})
-            facts = _send_frames(path, settings, engine, replies, alive)
+            facts = _send_frames(path, request.get("span"), settings, engine, replies, alive)
     except (FrameHeadError, OSError, MemoryError, ArithmeticError, ValueError) as problem:
         reason = problem.message if isinstance(problem, FrameHeadError) else _say(problem)
         # Once memory has run out, what is left of it cannot be relied on.
@@ -83,6 +83,7 @@ def _answer(
 
 def _send_frames(
     path: Path,
+    span: dict[str, Any] | None,
     settings: dict[str, Any],
     engine: Engine | None,
     replies: IO[bytes],
@@ -97,6 +98,7 @@ def _send_frames(
         size_px=settings["size_px"],
         most_frames=most_frames,
         on_progress=alive.beat,
+        span=_read_span(span),
     ):
         if isinstance(item, VideoFacts):
             facts = item
@@ -112,6 +114,13 @@ def _send_frames(
         )
         alive.beat()
     return facts
+
+
+def _read_span(span: dict[str, Any] | None) -> Span:
+    """Rebuild a part of a file: start, end (None: the file's end) and unit; None is the whole."""
+    if span is None:
+        return WHOLE
+    return Span(span["start"], WHOLE.end if span["end"] is None else span["end"], span["unit"])
 
 
 def _send_picture(path: Path, frame_index: int, most_px: int, replies: IO[bytes]) -> VideoFacts:
