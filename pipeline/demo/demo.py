@@ -52,12 +52,12 @@ class DemoOptions:
     Attributes
     ----------
     weights : str or Path, optional
-        Weights of MobileNetV2 with alpha 0.35, the narrowest, for speed. "imagenet", "builtin"
+        Weights of MobileNetV2 with alpha 0.35, the narrowest and fastest. "imagenet", "builtin"
         or a Keras file made with ``include_top=False``. By default imagenet if Keras has them or
         can get them, else builtin.
     n_actors : int, default 12
-        People to learn from, at least 3; fewer are quicker, and tell less. A third as many
-        are drawn into another folder, to be predicted only.
+        Number of people to learn from, at least 3; fewer are faster, but prove less. A third as
+        many are drawn into another folder, to be predicted only.
     seed : int, default 0
         Seed of the drawings, the splits and the training.
 
