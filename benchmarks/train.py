@@ -25,8 +25,8 @@ import numpy as np
 
 from features.system.keras import import_keras
 from pipeline.data.sequences import Sequences
-from pipeline.heads.registry import HeadOptions
 from pipeline.heads.model import build_head, fit_front, prepare
+from pipeline.heads.registry import HeadOptions
 from pipeline.training.trainers import TrainingData, make_trainer
 
 N_CLASSES = 10
