@@ -223,7 +223,7 @@ def run_python(code: str, page: Path) -> None:
 def _forgotten_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Undo what plug-ins register, for the tests that follow in this process."""
     monkeypatch.setenv("FRAMEHEAD_PLUGINS", "")
-    before = {*sys.modules, *HEADS, *FORMATS}
+    before = {*HEADS, *FORMATS}
     yield
     for registry in (HEADS, FORMATS):
         for name in set(registry) - before:
