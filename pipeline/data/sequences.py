@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ Float32Array = npt.NDArray[np.float32]
 # Frames read at once, and frames of other clips read in vain rather than opening the file again.
 _READ_FRAMES = 4096
 _READ_GAP = 512
+# Bytes; of the widest registers that any build of TensorFlow uses.
+_ALIGNMENT = 64
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -175,6 +178,19 @@ def sequence_from_vectors(vectors: Sequence[VectorArray]) -> Sequences:
     mask = np.arange(lengths.max()) < lengths[:, np.newaxis]
     class_indices = np.full(len(vectors), -1, dtype=np.int64)
     return Sequences(padded, mask, class_indices, tuple(str(i) for i in range(len(vectors))))
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> VectorArray:
+    """Make an array that TensorFlow can use without a copy, see `is_aligned`."""
+    n_bytes = math.prod(shape) * dtype.itemsize
+    buffer = np.zeros(n_bytes + _ALIGNMENT, dtype=np.uint8)
+    start = -buffer.ctypes.data % _ALIGNMENT
+    return buffer[start : start + n_bytes].view(dtype).reshape(shape)
+
+
+def is_aligned(array: VectorArray) -> bool:
+    """Tell whether an array begins where TensorFlow wants its tensors to begin."""
+    return array.ctypes.data % _ALIGNMENT == 0
 
 
 def take_clips(sequences: Sequences, clip_ids: Sequence[str]) -> Sequences:

@@ -14,6 +14,7 @@ from features.system.keras import import_keras
 from pipeline.data.sequences import (
     Float32Array,
     Sequences,
+    aligned_zeros,
     frame_components,
     frame_statistics,
     model_inputs,
@@ -216,7 +217,7 @@ def prepare(head: HeadModel, embeddings: Sequences) -> Sequences:
     """
     n_clips, max_frames = embeddings.mask.shape
     dim = head.front.output_shape[-1]
-    prepared = np.zeros((n_clips, max_frames, dim), dtype=embeddings.vectors.dtype)
+    prepared = aligned_zeros((n_clips, max_frames, dim), embeddings.vectors.dtype)
     size = min(_BLOCK_CLIPS, n_clips)
     for start in range(0, n_clips, size):
         # Whole blocks of one shape: the backend compiles once.
