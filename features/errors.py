@@ -61,7 +61,11 @@ class NoClips(FrameHeadError, ValueError):
 
 
 class ManifestError(FrameHeadError, ValueError):
-    """A CSV of clips cannot be used."""
+    """An annotation file cannot be used."""
+
+
+class LayoutUnclear(FrameHeadError, ValueError):
+    """The folders of clips can be read in more than one way."""
 
 
 class VideoUnreadable(FrameHeadError, OSError):
