@@ -34,6 +34,7 @@ from cli import COMMANDS, cli
 from features import (
     BackboneOptions,
     EmbedOptions,
+    FolderOptions,
     choose_sampling,
     extract_features,
     open_store,
@@ -109,7 +110,7 @@ def test_command_line_equals_library(
         backbone=tiny_backbone(tiny_weights),
         sampling=choose_sampling(n_frames=5),
         dtype="float32",
-        group_regex=r"g(\d+)",
+        folder=FolderOptions(group_regex=r"g(\d+)"),
     )
     one, other = open_store(tmp_path / "c.h5"), open_store(tmp_path / "l.h5")
     assert one.clips == other.clips

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from features.errors import OptionInvalid, SplitImpossible
 from features.records import ClipRecord
+from features.system.text import printable
 from pipeline.splits.groups import (
     Groups,
     count_groups_per_class,
@@ -15,6 +16,7 @@ from pipeline.splits.groups import (
 )
 
 PARTS = ("train", "val", "test")
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -142,6 +144,41 @@ def require_fraction(name: str, value: float) -> None:
     """Refuse a share of an option that is nothing, everything or more."""
     if not 0 < value < 1:
         raise OptionInvalid(f"{name} must lie between 0 and 1. Received: {value}.")
+
+
+def find_class_gaps(clips: Sequence[ClipRecord], splits: Sequence[Split]) -> dict[str, list[str]]:
+    """List the classes of labelled clips without a clip in a part of any split, by part."""
+    label_of = {clip.clip_id: clip.label for clip in clips}
+    classes = set(label_of.values())
+    there = {
+        part: {label_of[i] for split in splits for i in getattr(split, part) if i in label_of}
+        for part in PARTS
+    }
+    return {part: gaps for part in PARTS if (gaps := sorted(classes - there[part]))}
+
+
+def describe_class_gaps(gaps: Mapping[str, Sequence[str]], n_classes: int) -> list[str]:
+    """Say which of all classes lack clips in a part, and what that does to scores."""
+    n_others = n_classes - len(gaps.get("test", ()))
+    sentences = {
+        "train": "a head never names them, and no score counts them",
+        "val": "early stopping does not watch them",
+        "test": f"balanced accuracy is the mean of the other {n_others} of {n_classes} "
+        "classes, and macro-F1 counts an untested class only where it is "
+        "predicted, as 0",
+    }
+    names = {"train": "training", "val": "validation", "test": "test"}
+    return [
+        f"No {names[part]} clip of {_name_some(gaps[part])}: {sentences[part]}"
+        for part in reversed(PARTS)
+        if gaps.get(part)
+    ]
+
+
+def _name_some(labels: Sequence[str]) -> str:
+    shown = ", ".join(f"'{printable(label)}'" for label in labels[:_MOST_NAMED])
+    more = len(labels) - _MOST_NAMED
+    return f"{shown} and {more} more classes" if more > 0 else f"class {shown}"
 
 
 def describe_groups(clips: Sequence[ClipRecord], groups: Groups) -> str:
