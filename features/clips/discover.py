@@ -206,7 +206,7 @@ def _make_clip(root: Path, finder: PathFinder, row: Annotation, split: str) -> C
         end = "end" if row.end is None else _write_seconds(row.end)
         name = f"{file_id}#{_write_seconds(row.start)}-{end}"
         return replace(clip, clip_id=name, start_seconds=row.start, end_seconds=row.end)
-    if not (row.start.is_integer() and (row.end is None or row.end.is_integer())):
+    if any(bound is not None and bound != int(bound) for bound in (row.start, row.end)):
         raise ManifestError(f"Frame numbers are whole. {row.where} has {row.start}, {row.end}.")
     start, last = int(row.start), None if row.end is None else int(row.end)
     name = f"{file_id}#f{start}-" + ("end" if last is None else f"f{last}")

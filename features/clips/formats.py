@@ -21,6 +21,7 @@ from typing import Any
 from features.clips.walk import VIDEO_SUFFIXES
 from features.errors import ManifestError, OptionInvalid
 from features.records import TimeUnit
+from features.system.text import format_count
 
 ROLES = ("path", "label", "group", "split", "start", "end", "fps")
 # Names of columns that need no --columns; where several are there, the first one counts.
@@ -472,7 +473,7 @@ def read_kinetics_csv(file: AnnotationFile) -> Annotations | None:
             annotation = replace(annotation, path=video, start=start, end=end)
             n_spans += 1
         rows.append(annotation)
-    notes = (f"{n_spans} clips are spans of whole videos",) if n_spans else ()
+    notes = (f"{format_count(n_spans, 'clip')} found as part of a whole video",) if n_spans else ()
     return Annotations(tuple(rows), "columns youtube_id, time_start, time_end", notes)
 
 

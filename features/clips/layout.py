@@ -201,8 +201,8 @@ def _read_class_folders(folders: dict[str, _Folder]) -> Layout:
         if found:
             raise LayoutUnclear(
                 "Split folders inside of class folders hold all files of every class. "
-                f"'{label}' holds {_name(list(node.folders))}, and beside or below that "
-                f"{_name(found)}: is it a class?",
+                f"'{label}' holds {_name(found)} besides, while other classes are divided into "
+                f"{_name(sorted(inner))}.",
                 hint=f"lay the clips out as SPLIT/CLASS/CLIP or CLASS/SPLIT/CLIP; or {_REMEDY}",
             )
         for word, below in node.folders.items():
