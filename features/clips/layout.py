@@ -158,12 +158,13 @@ def _read_split_folders(folders: dict[str, _Folder]) -> Layout:
             _require_no_splits(label, below)
             labels |= dict.fromkeys(below.all_files(), label)
     flat = sorted(name for name, node in folders.items() if not node.folders)
-    n_loose = sum(file not in labels for file in splits)
+    loose = sorted(file for file in splits if file not in labels)
     notes = []
-    if labels and n_loose:
+    if labels and loose:
         where = f"in {_name(flat)}" if flat else "beside the class folders of a split folder"
-        notes.append(f"{format_count(n_loose, 'clip')} {where} without a label")
-    names = ", ".join(f"{name} ({part_of[name]})" for name in sorted(folders))
+        text = f"{format_count(len(loose), 'clip')} {where} without a label"
+        notes.append(f"{text}: {_name(loose)}")
+    names = _name_split_folders(part_of)
     what = "class folders" if labels else "no class folders"
     return Layout(labels, splits, f"{what} below the split folders {names}", tuple(notes))
 
@@ -207,8 +208,15 @@ def _read_class_folders(folders: dict[str, _Folder]) -> Layout:
             )
         for word, below in node.folders.items():
             splits |= dict.fromkeys(below.all_files(), parts[word])
-    names = ", ".join(f"{word} ({parts[word]})" for word in sorted(inner))
+    names = _name_split_folders(parts)
     return Layout(labels, splits, f"class folders, each divided into {names}", ())
+
+
+def _name_split_folders(part_of: dict[str, str]) -> str:
+    """List split folders, with the part where their name is another."""
+    return ", ".join(
+        name if name == part else f"{name} (= {part})" for name, part in sorted(part_of.items())
+    )
 
 
 def _require_no_splits(label: str, node: _Folder) -> None:
