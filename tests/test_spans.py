@@ -116,5 +116,5 @@ def test_classes_without_clips_in_a_part_are_named(tmp_path: Path) -> None:
     assert said.startswith("No test clip of class 'dive': balanced accuracy is the mean of the ")
     assert "the other 2 of 3 classes" in said
     assert describe_class_gaps({"train": ["x"]}, 3) == [
-        "No training clip of class 'x': a head never names them, and no score counts them"
+        "No training clip of class 'x': a head never names it, and no score counts it"
     ]

@@ -160,25 +160,26 @@ def find_class_gaps(clips: Sequence[ClipRecord], splits: Sequence[Split]) -> dic
 def describe_class_gaps(gaps: Mapping[str, Sequence[str]], n_classes: int) -> list[str]:
     """Say which of all classes lack clips in a part, and what that does to scores."""
     n_others = n_classes - len(gaps.get("test", ()))
-    sentences = {
-        "train": "a head never names them, and no score counts them",
-        "val": "early stopping does not watch them",
-        "test": f"balanced accuracy is the mean of the other {n_others} of {n_classes} "
-        "classes, and macro-F1 counts an untested class only where it is "
-        "predicted, as 0",
-    }
-    names = {"train": "training", "val": "validation", "test": "test"}
-    return [
-        f"No {names[part]} clip of {_name_some(gaps[part])}: {sentences[part]}"
-        for part in reversed(PARTS)
-        if gaps.get(part)
-    ]
+    said = []
+    for part, name in (("test", "test"), ("val", "validation"), ("train", "training")):
+        if not (labels := gaps.get(part)):
+            continue
+        it = "it" if len(labels) == 1 else "them"
+        consequence = {
+            "train": f"a head never names {it}, and no score counts {it}",
+            "val": f"early stopping does not watch {it}",
+            "test": f"balanced accuracy is the mean of the other {n_others} of {n_classes} "
+            f"classes, and macro-F1 counts {it} only where predicted, as 0",
+        }[part]
+        said.append(f"No {name} clip of {_name_some(labels)}: {consequence}")
+    return said
 
 
 def _name_some(labels: Sequence[str]) -> str:
     shown = ", ".join(f"'{printable(label)}'" for label in labels[:_MOST_NAMED])
     more = len(labels) - _MOST_NAMED
-    return f"{shown} and {more} more classes" if more > 0 else f"class {shown}"
+    what = "class" if len(labels) == 1 else "classes"
+    return f"{what} {shown} and {more} more" if more > 0 else f"{what} {shown}"
 
 
 def describe_groups(clips: Sequence[ClipRecord], groups: Groups) -> str:
