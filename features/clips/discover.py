@@ -279,24 +279,23 @@ def _assign_groups(clips: list[Clip], options: FolderOptions) -> tuple[list[Clip
         groups = match_groups([clip.clip_id for clip in clips], options.group_regex)
         named = [replace(clip, group=groups[clip.clip_id]) for clip in clips]
         return named, show_regex(groups, options.group_regex)
-    sources = []
-    if any(clip.group and not _is_own_group(clip) for clip in clips):
-        sources.append("the annotation file")
-    if any(map(_is_own_group, clips)):
-        sources.append("the file of each span")
-    if all(clip.group and not _is_own_group(clip) for clip in clips):
-        return clips, sources[0]
+    is_open = {clip.clip_id: not clip.group or _is_own_group(clip) for clip in clips}
+    sources = ["the annotation file"] if not all(is_open.values()) else []
     if options.no_groups:
-        return clips, "; ".join([*sources, "--no-groups"])
-    inferred = infer_groups(clips)
-    if inferred.groups or not sources or "look as" in inferred.groups_from:
-        sources.append(inferred.groups_from)
+        groups, inferred = {}, "--no-groups"
+    elif any(is_open.values()):
+        found = infer_groups(clips)
+        groups, inferred = found.groups, found.groups_from
+    else:
+        return clips, sources[0]
     named = [
-        replace(clip, group=inferred.groups.get(clip.clip_id, clip.group))
-        if not clip.group or _is_own_group(clip)
-        else clip
+        replace(clip, group=groups.get(clip.clip_id, clip.group)) if is_open[clip.clip_id] else clip
         for clip in clips
     ]
+    if any(map(_is_own_group, named)):
+        sources.append("the file of each span")
+    if groups or not sources or inferred.startswith("unknown:"):
+        sources.append(inferred)
     return named, "; ".join(sources)
 
 
