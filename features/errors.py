@@ -155,7 +155,7 @@ class ExtraMissing(FrameHeadError, ImportError):
 
 
 class PluginUnusable(FrameHeadError, ImportError):
-    """A module that registers heads or export formats cannot be imported."""
+    """A module that registers heads or formats cannot be imported."""
 
 
 class Interrupted(FrameHeadError, KeyboardInterrupt):

@@ -125,7 +125,36 @@ def test_the_text_lists_every_failure(
     assert "12 clips embedded (168 frames)" in result.stdout
     assert "walk/v_walk_g04_c01.avi: no video stream" in result.stdout
     assert "notes.txt: not a video file type" in result.stdout
-    assert result.stderr == "", "no bar off a terminal"
+    assert result.stderr.startswith("Found 13 clips of 2 classes\n")
+    assert "%" not in result.stderr, "no bar off a terminal"
+
+
+def test_a_dry_run_says_what_is_there_and_writes_nothing(
+    run_cli: RunCli, video_folder: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    options = ("--out", tmp_path / "out" / "s.h5", "--weights", tiny_weights, *TINY_OPTIONS)
+    result = run_cli("extract-features", video_folder, *options, "--dry-run", "--json")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    said = parse_json(result)
+    assert said["classes"][0] == {
+        "label": "jump",
+        "clips": 6,
+        "groups": 3,
+        "train": 0,
+        "val": 0,
+        "test": 0,
+    }
+    assert (said["clips_found"], said["clips_to_decode"], said["clips_already"]) == (13, 13, 0)
+    assert said["labels_from"] == "class folders"
+    assert said["ignored"] == [{"path": "walk/notes.txt", "reason": "not a video file type"}]
+    assert said["estimated_bytes"] > 0
+    assert said["estimated_seconds"] > 0
+    assert list(tmp_path.iterdir()) == []
+    text = run_cli("extract-features", video_folder, *options, "--dry-run", "--no-groups").stdout
+    assert "13 clips to embed: about" in text
+    assert "Groups: --no-groups" in text
+    assert text.endswith("Nothing was written\n")
 
 
 def test_names_from_the_file_system_cannot_disturb_the_terminal(

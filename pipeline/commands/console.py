@@ -115,7 +115,7 @@ def common_options(command: _Command) -> _Command:
             expose_value=False,
             is_eager=True,
             callback=_load_plugins,
-            help="Module that registers heads or export formats of your own: its name, or a .py "
+            help="Module that registers heads, export or annotation formats: its name, or a .py "
             "file. May be given several times, or in FRAMEHEAD_PLUGINS.",
         ),
     ):
