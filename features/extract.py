@@ -224,8 +224,6 @@ def extract_features(
     started = time.perf_counter()
     store_path = Path(out)
     discovery = discover_clips(videos, folder)
-    found = summarise_folder(discovery)
-    on_found(found)
     files = find_backbone(backbone)
     header = StoreHeader(files.spec, sampling or choose_sampling(), dtype)
     with lock_store(store_path):
@@ -239,6 +237,8 @@ def extract_features(
         entry = _history_entry(engine_plan, discovery.folder)
         if existing is None or plan.to_decode:
             commit_clips(store_path, header, [], entry)
+        found = summarise_folder(discovery)
+        on_found(found)
         on_progress(Progress(len(plan.to_decode), 0, 0, None))
         outcomes: list[ClipOutcome] = []
         clips = {clip.clip_id: clip for clip in discovery.clips}
