@@ -274,6 +274,7 @@ OPTION_SOURCES: list[tuple[str, Callable[..., Any], set[str]]] = [
     ("extract-features", choose_sampling, set()),
     ("extract-features", BackboneOptions, set()),
     ("extract-features", EmbedOptions, set()),
+    ("extract-features", FolderOptions, set()),
     ("predict", EmbedOptions, set()),
     ("train-head", SplitOptions, set()),
     ("train-head", FitOptions, set()),

@@ -125,6 +125,7 @@ def test_csv_names_the_clips_exactly(tmp_path: Path) -> None:
         ("d/v_x_g01_c01.avi", "walk", "", ""),
         ("missing.avi", "walk", "", "test"),
     ]
+    assert found.notes[0].startswith(f"1 listed file missing from '{videos}', such as ")
     assert [(item.path, item.reason) for item in found.ignored] == [
         ("b.avi", "not in the annotation file")
     ]

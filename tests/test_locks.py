@@ -36,7 +36,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("no C compiler")
     folder = tmp_path_factory.mktemp("flock")
     (folder / "flock.c").write_text(LIBRARY)
-    command = [compiler, "-shared", "-fPIC", "-o", folder / "flock.so", folder / "flock.c"]
+    files = (str(folder / "flock.so"), str(folder / "flock.c"))
+    command = [compiler, "-shared", "-fPIC", "-o", *files]
     subprocess.run(command, check=True)
     return folder / "flock.so"
 

@@ -25,6 +25,7 @@ from features.clips.walk import (
 )
 from features.errors import LayoutUnclear, ManifestError, NoClips, OptionInvalid, VideosNotFound
 from features.records import Clip, Discovery, IgnoredFile, TimeUnit, split_clip_id
+from features.system.text import format_count
 
 FOLDER_LABELS = "folder"
 NO_LABELS = "none"
@@ -171,11 +172,16 @@ def _clips_from_file(
             raise _repeated(row, clip, before)
         clips[clip.clip_id] = clip
     detail = f" ({said.detail})" if said.detail else ""
+    missing = sorted({str(clip.path) for clip in clips.values() if not clip.path.exists()})
+    notes = said.notes
+    if missing:
+        text = f"{format_count(len(missing), 'listed file')} missing from '{root}'"
+        notes = (*notes, f"{text}, such as '{missing[0]}'")
     return Discovery(
         root,
         tuple(clips.values()),
         labels_from=f"'{path}', read as {form.name}: {form.help}{detail}",
-        notes=said.notes,
+        notes=notes,
     )
 
 
