@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from features.backbone.weights import BUILTIN, IMAGENET, BackboneOptions, find_backbone
+from features.clips.discover import FolderOptions
 from features.errors import OptionInvalid, OutputExists, WeightsNotFound, resuming
 from features.extract import Progress, extract_features
 from features.system.files import clear_partials, read_json, report_unwritable, write_json
@@ -199,7 +200,7 @@ def run_demo(
     extract_features(
         sample.folder,
         folder / "embeddings.h5",
-        labels=sample.csv_path,
+        folder=FolderOptions(labels=sample.csv_path),
         backbone=BackboneOptions(known["weights"], alpha=_ALPHA, size_px=size_px),
         on_progress=on_event,
     )
