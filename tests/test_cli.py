@@ -303,7 +303,9 @@ def test_options_are_what_the_dataclasses_say(
     for name in set(parameters) - without:
         option = options[name]
         assert isinstance(option, click.Option)
-        assert option.get_default(click.Context(get_command(command))) == parameters[name].default
+        default = parameters[name].default
+        shown = ", ".join(default) if isinstance(default, tuple) else default
+        assert option.get_default(click.Context(get_command(command))) == shown
         assert option.help, name
         # A sentence or its default, and none of the notation of docstrings.
         assert option.help[-1] in ".]"
