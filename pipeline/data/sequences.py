@@ -59,30 +59,7 @@ class Sequences:
 
 
 def load_sequences(store: Store, clip_ids: Sequence[str], classes: Sequence[str]) -> Sequences:
-    """Read clips of a store, in one pass over the file.
-
-    Parameters
-    ----------
-    store : Store
-    clip_ids : sequence of str
-        Clips of the store that are done, in the order wanted.
-    classes : sequence of str
-        Class names in the order of the head's outputs.
-
-    Returns
-    -------
-    Sequences
-        In the order of `clip_ids`.
-
-    Raises
-    ------
-    NoClips
-        If `clip_ids` is empty, or the store has no embeddings of one of them.
-    OptionInvalid
-        If the padded array would not fit into the memory of this machine.
-    StoreDamaged
-        If the store cannot be read, or a clip does not match its checksum.
-    """
+    """Read clips of a store in the order asked for; classes are in the order of the outputs."""
     position = {clip_id: index for index, clip_id in enumerate(clip_ids)}
     # In the order of the store, so that neighbours are read together.
     records = [clip for clip in store.clips if clip.clip_id in position and clip.n_frames > 0]
@@ -150,23 +127,7 @@ def _join_neighbours(
 
 
 def sequence_from_vectors(vectors: Sequence[VectorArray]) -> Sequences:
-    """Pad clips whose embeddings are at hand, for prediction.
-
-    Parameters
-    ----------
-    vectors : sequence of ndarray of float, each of shape (n_frames, embedding_dim)
-        At least one clip, at least one frame each.
-
-    Returns
-    -------
-    Sequences
-        Vectors are float32; class indices are -1, clip ids are the positions "0", "1", ...
-
-    Raises
-    ------
-    NoClips
-        If there is no clip, or a clip has no frame.
-    """
+    """Pad clips whose embeddings, (n_frames, embedding_dim) each, are at hand; none may be empty."""
     if not vectors or any(len(clip) == 0 for clip in vectors):
         raise NoClips(
             f"Every clip must have a frame. Received: {[len(v) for v in vectors]} frames."
@@ -194,18 +155,7 @@ def is_aligned(array: VectorArray) -> bool:
 
 
 def take_clips(sequences: Sequences, clip_ids: Sequence[str]) -> Sequences:
-    """Copy some clips out of sequences.
-
-    Parameters
-    ----------
-    sequences : Sequences
-    clip_ids : sequence of str
-        Clips of `sequences`, in the order wanted.
-
-    Returns
-    -------
-    Sequences
-    """
+    """Copy some clips out of sequences."""
     position = {clip_id: index for index, clip_id in enumerate(sequences.clip_ids)}
     rows = np.array([position[clip_id] for clip_id in clip_ids], dtype=np.int64)
     return Sequences(
@@ -217,36 +167,16 @@ def take_clips(sequences: Sequences, clip_ids: Sequence[str]) -> Sequences:
 
 
 def model_inputs(sequences: Sequences, rows: IntArray | slice) -> dict[str, Any]:
-    """Cut one batch in the form in which heads take it.
-
-    Parameters
-    ----------
-    sequences : Sequences
-    rows : ndarray of int64 or slice
-        Which clips.
-
-    Returns
-    -------
-    dict
-        "vectors", float32 (n, max_frames, embedding_dim), and "mask", bool (n, max_frames).
-    """
+    """Cut one batch as heads take it: "vectors", (n, max_frames, embedding_dim), and "mask"."""
     vectors = sequences.vectors[rows].astype(np.float32)
     return {"vectors": vectors, "mask": sequences.mask[rows]}
 
 
 def frame_statistics(sequences: Sequences) -> tuple[Float32Array, Float32Array]:
-    """Measure mean and spread of each embedding dimension over all frames.
+    """Measure mean and spread of each embedding dimension over all frames of the training part.
 
-    Parameters
-    ----------
-    sequences : Sequences
-        The training part, and nothing else.
-
-    Returns
-    -------
-    mean, deviation : ndarray of float32, shape (embedding_dim,)
-        A dimension that hardly varies gets a tenth of the mean deviation, so that a test
-        clip in which it does vary is not blown up.
+    A dimension that hardly varies gets a tenth of the mean deviation, so that a test clip in which
+    it does vary is not blown up.
     """
     dim = sequences.vectors.shape[2]
     n_frames = int(sequences.mask.sum())
@@ -266,21 +196,9 @@ def frame_statistics(sequences: Sequences) -> tuple[Float32Array, Float32Array]:
 def frame_components(
     sequences: Sequences, mean: Float32Array, deviation: Float32Array, n_components: int
 ) -> Float32Array:
-    """Find the strongest principal components of standardised frames.
+    """Find the strongest principal components of standardised frames, as orthonormal columns.
 
-    Parameters
-    ----------
-    sequences : Sequences
-        The training part, and nothing else.
-    mean, deviation : ndarray of float32, shape (embedding_dim,)
-        See `frame_statistics`.
-    n_components : int
-        At most embedding_dim.
-
-    Returns
-    -------
-    ndarray of float32, shape (embedding_dim, n_components)
-        Columns are orthonormal, by falling variance; the largest entry of each is positive.
+    They come by falling variance, and the largest entry of each is positive.
     """
     dim = sequences.vectors.shape[2]
     products = np.zeros((dim, dim))

@@ -52,42 +52,14 @@ class HeadModel:
 def build_head(
     name: str, *, embedding_dim: int, n_classes: int, options: HeadOptions | None = None
 ) -> HeadModel:
-    """Build an untrained head.
-
-    Parameters
-    ----------
-    name : str
-        See `pipeline.heads.registry.parse_head`.
-    embedding_dim : int
-    n_classes : int
-        At least 2.
-    options : HeadOptions, optional
-
-    Returns
-    -------
-    HeadModel
-        Its front lets embeddings through unchanged until `fit_front` has seen some.
-
-    Raises
-    ------
-    HeadUnknown
-        If there is no such head.
-    OptionInvalid
-        If there are not as many dimensions as `options.reduce` is to keep.
-    """
+    """Build an untrained head."""
     options = options or HeadOptions()
     core = build_core(name, embedding_dim=embedding_dim, n_classes=n_classes, options=options)
     return complete_head(core, name, embedding_dim=embedding_dim, options=options)
 
 
 def build_core(name: str, *, embedding_dim: int, n_classes: int, options: HeadOptions) -> Any:
-    """Build the half that learns; parameters and errors as in `build_head`.
-
-    Returns
-    -------
-    keras.Model
-        See `HeadModel`.
-    """
+    """Build the half that learns; parameters and errors as in `build_head`."""
     kind, sees = parse_head(name)
     dim = options.n_components or embedding_dim
     if dim > embedding_dim:
@@ -168,14 +140,7 @@ def _classify(kind: HeadKind, frames: Any, mask: Any, n_classes: int, options: H
 
 
 def fit_front(head: HeadModel, train: Sequences) -> None:
-    """Fit what prepares the embeddings, on the training part and nothing else.
-
-    Parameters
-    ----------
-    head : HeadModel
-    train : Sequences
-        Embeddings.
-    """
+    """Fit what prepares the embeddings, on the training part and nothing else."""
     layers = {layer.name: layer for layer in head.front.layers}
     layers["standardise"].set_statistics(*frame_statistics(train))
     if "reduce" in layers:
@@ -202,19 +167,7 @@ def fit_front(head: HeadModel, train: Sequences) -> None:
 
 
 def prepare(head: HeadModel, embeddings: Sequences) -> Sequences:
-    """Compute once what a head's core sees, so that training need not do it every epoch.
-
-    Parameters
-    ----------
-    head : HeadModel
-        After `fit_front`.
-    embeddings : Sequences
-
-    Returns
-    -------
-    Sequences
-        Prepared frames, in the type of the embeddings.
-    """
+    """Compute once what a head's core sees, so that training need not do it every epoch."""
     n_clips, max_frames = embeddings.mask.shape
     dim = head.front.output_shape[-1]
     prepared = aligned_zeros((n_clips, max_frames, dim), embeddings.vectors.dtype)
