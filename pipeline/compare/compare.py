@@ -52,6 +52,7 @@ from pipeline.splits.choose import (
 from pipeline.splits.files import split_to_json, write_split
 from pipeline.splits.leaks import NearDuplicate, find_straddling_duplicates
 from pipeline.splits.split import Split, find_class_gaps
+from pipeline.training.fit import require_memory_for_fit
 from pipeline.training.options import FitOptions
 
 COMPARISON_SCHEMA = 1
@@ -411,6 +412,9 @@ def _finish_trials(
     missing = [trial for trial in trials if known[trial] is None]
     n_reused = len(trials) - len(missing)
     if missing:
+        n_jobs = choose_jobs(jobs, len(missing))
+        heads = {trial.head for trial in missing}
+        require_memory_for_fit(store, plan.splits, heads, plan.head_options, n_at_once=n_jobs)
         used = {i for split in plan.splits for i in (*split.train, *split.val, *split.test)}
         sequences = load_sequences(store, sorted(used), plan.classes)
         with ExitStack() as stack:
@@ -418,9 +422,7 @@ def _finish_trials(
                 write_plan(folder / _PLAN_FILE, plan)
                 shared = stack.enter_context(shared_sequences(sequences, folder))
             del sequences  # The workers map the files; this process needs them no more.
-            running = run_trials(
-                folder / _PLAN_FILE, shared, missing, jobs=choose_jobs(jobs, len(missing))
-            )
+            running = run_trials(folder / _PLAN_FILE, shared, missing, jobs=n_jobs)
             stack.enter_context(closing(running))
             for n_done, trial in enumerate(running, start=n_reused + 1):
                 known[trial] = read_trial_result(plan.folder, trial)

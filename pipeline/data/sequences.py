@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from features.errors import NoClips, OptionInvalid, StoreDamaged
 from features.records import ClipRecord, IntArray, VectorArray
 from features.store.hdf5 import FrameRange, clip_crc32, read_frame_range
 from features.store.store import Store
+from features.system.machine import memory_limit_bytes
 
 BoolArray = npt.NDArray[np.bool_]
 Float32Array = npt.NDArray[np.float32]
@@ -71,10 +71,10 @@ def load_sequences(store: Store, clip_ids: Sequence[str], classes: Sequence[str]
             f"{len(records)} of {len(position)}; missing: '{missing}'.",
             hint="run extract-features again, or make the split anew",
         )
+    require_memory(store, clip_ids)
     max_frames = max(clip.n_frames for clip in records)
     dim = store.header.backbone.embedding_dim
     dtype = np.dtype(store.header.dtype)
-    _require_memory((len(records), max_frames, dim), dtype)
     index_of = {label: index for index, label in enumerate(classes)}
     vectors = np.zeros((len(records), max_frames, dim), dtype=dtype)
     mask = np.zeros((len(records), max_frames), dtype=np.bool_)
@@ -127,7 +127,7 @@ def _join_neighbours(
 
 
 def sequence_from_vectors(vectors: Sequence[VectorArray]) -> Sequences:
-    """Pad clips whose embeddings, (n_frames, embedding_dim) each, are at hand; none may be empty."""
+    """Pad clips whose embeddings are at hand, (n_frames, embedding_dim) each, none empty."""
     if not vectors or any(len(clip) == 0 for clip in vectors):
         raise NoClips(
             f"Every clip must have a frame. Received: {[len(v) for v in vectors]} frames."
@@ -218,14 +218,20 @@ def _valid_frames(sequences: Sequences) -> Iterator[npt.NDArray[np.float64]]:
         yield sequences.vectors[rows][sequences.mask[rows]].astype(np.float64)
 
 
-def _require_memory(shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
-    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+def require_memory(store: Store, clip_ids: Iterable[str], *, copies: float = 1) -> None:
+    """Refuse clips whose padded array does not fit into memory as many times as it is needed."""
+    wanted = set(clip_ids)
+    lengths = [clip.n_frames for clip in store.clips if clip.clip_id in wanted]
+    have_bytes = memory_limit_bytes()
+    if not lengths or have_bytes is None:
         return
-    have_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    want_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    n_values = len(lengths) * max(lengths) * store.header.backbone.embedding_dim
+    want_bytes = copies * n_values * np.dtype(store.header.dtype).itemsize
     if want_bytes > have_bytes:
         raise OptionInvalid(
-            f"The padded clips must fit into memory. {shape[0]} clips of up to {shape[1]} frames "
-            f"need {want_bytes / 1e9:.1f} GB, this machine has {have_bytes / 1e9:.1f} GB.",
-            hint="extract with --frames N instead of a rate or all frames",
+            f"The padded clips must fit into memory. {len(lengths)} clips of up to {max(lengths)} "
+            f"frames, {copies:.3g} times at once, need {want_bytes / 1e9:.1f} GB; there are "
+            f"{have_bytes / 1e9:.1f} GB.",
+            hint="extract with --frames N instead of a rate or all frames, keep fewer dimensions "
+            "with --reduce pca:N, or compare with fewer --jobs",
         )

@@ -60,18 +60,23 @@ def build_head(
 
 def build_core(name: str, *, embedding_dim: int, n_classes: int, options: HeadOptions) -> Any:
     """Build the half that learns; parameters and errors as in `build_head`."""
-    kind, sees = parse_head(name)
-    dim = options.n_components or embedding_dim
-    if dim > embedding_dim:
+    kind, _ = parse_head(name)
+    if (options.n_components or 0) > embedding_dim:
         raise OptionInvalid(
             f"--reduce cannot keep more dimensions than there are. Received: {options.reduce} "
             f"for embeddings of {embedding_dim}.",
             hint=f"--reduce pca:{max(1, embedding_dim // 4)}",
         )
-    widths = {"appearance": dim, "motion": 2 * dim + 1, "both": 3 * dim + 1, "centred": 2 * dim}
-    inputs = _inputs(widths[sees])
+    inputs = _inputs(core_width(name, embedding_dim=embedding_dim, options=options))
     probabilities = _classify(kind, inputs["vectors"], inputs["mask"], n_classes, options)
     return import_keras().Model(inputs, probabilities, name=_model_name(kind))
+
+
+def core_width(name: str, *, embedding_dim: int, options: HeadOptions) -> int:
+    """Return the dimensions of the prepared frames that a head's core sees."""
+    dim = options.n_components or embedding_dim
+    widths = {"appearance": dim, "motion": 2 * dim + 1, "both": 3 * dim + 1, "centred": 2 * dim}
+    return widths[parse_head(name)[1]]
 
 
 def complete_head(core: Any, name: str, *, embedding_dim: int, options: HeadOptions) -> HeadModel:

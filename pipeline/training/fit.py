@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,19 +11,22 @@ import numpy as np
 
 from features.errors import TrainingFailed
 from features.records import IntArray
+from features.store.store import Store
 from features.system.keras import import_keras
-from pipeline.data.sequences import Float32Array, Sequences
+from pipeline.data.sequences import Float32Array, Sequences, require_memory
 from pipeline.data.windows import cut_windows, first_windows, join_windows
 from pipeline.heads.model import (
     HeadModel,
     build_core,
     complete_head,
+    core_width,
     fit_front,
     join_halves,
     predict_probabilities,
     prepare,
 )
 from pipeline.heads.registry import HeadOptions, parse_head
+from pipeline.splits.split import Split
 from pipeline.training.options import ClassWeights, EpochReport, FitOptions
 from pipeline.training.trainers import Trainer, make_trainer
 
@@ -142,6 +145,22 @@ def fit_head(
 
     history, best_epoch = _train_until_best(built.core, run_epoch, options, on_epoch)
     return FittedHead(join_halves(built), history, best_epoch)
+
+
+def require_memory_for_fit(
+    store: Store,
+    splits: Iterable[Split],
+    heads: Iterable[str],
+    options: HeadOptions,
+    *,
+    n_at_once: int = 1,
+) -> None:
+    """Refuse fits whose clips, windows and prepared frames do not fit into memory together."""
+    dim = store.header.backbone.embedding_dim
+    width = max(core_width(head, embedding_dim=dim, options=options) for head in heads)
+    n_raw = 1 if options.window is None else 2
+    largest = max(([*split.train, *split.val] for split in splits), key=len)
+    require_memory(store, largest, copies=n_at_once * (n_raw + width / dim))
 
 
 def choose_batch_size(n_train: int) -> int:

@@ -23,7 +23,7 @@ from pipeline.scores.metrics import most_frequent, report_scores
 from pipeline.splits.choose import SplitOptions, choose_split, count_unlabelled, usable_clips
 from pipeline.splits.leaks import find_straddling_duplicates
 from pipeline.splits.split import find_class_gaps
-from pipeline.training.fit import fit_head
+from pipeline.training.fit import fit_head, require_memory_for_fit
 from pipeline.training.keep import RunPlan, write_run
 from pipeline.training.options import EpochReport, FitOptions
 from pipeline.training.threads import limit_threads
@@ -167,6 +167,7 @@ def _train_into(
 ) -> RunSummary:
     started = time.perf_counter()
     split = plan.split
+    require_memory_for_fit(plan.store, [split], [plan.head], plan.head_options)
     train, val = (load_sequences(plan.store, p, plan.classes) for p in (split.train, split.val))
     fitted = fit_head(
         train,
