@@ -21,11 +21,11 @@ Progress and messages go to standard error; there is no progress bar off a termi
 | exit code | meaning |
 |---|---|
 | 0 | all done |
-| 1 | failed; one line says what, a second how to mend it |
+| 1 | failed; one line says what, a second how to fix it |
 | 2 | an option or argument is wrong |
 | 3 | finished, but some clips failed; they are listed |
-| 130 | interrupted with Ctrl-C; what was committed is kept |
-| 143 | terminated by SIGTERM; what was committed is kept |
+| 130 | interrupted with Ctrl-C; what an extraction or comparison has finished is kept |
+| 143 | terminated by SIGTERM; the same is kept |
 """
 
 

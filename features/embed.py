@@ -185,19 +185,33 @@ def _finish_clip(end: ClipEnd, rows: list[ClipRows], sampling: FrameSampling) ->
         group=clip.group,
         split=clip.split,
         status="failed" if end.failure else "done",
-        reason=end.failure or _note(end.facts, sampling),
+        reason=end.failure or _note(end, rows, sampling),
         n_frames=0 if embedding is None else len(embedding.vectors),
         source=end.source,
         facts=end.facts,
+        start_seconds=_in_seconds(clip.start_seconds, clip.start_frame, end.facts),
+        end_seconds=_in_seconds(clip.end_seconds, clip.end_frame, end.facts),
     )
     return EmbeddedClip(record, embedding)
 
 
-def _note(facts: VideoFacts, sampling: FrameSampling) -> str:
+def _in_seconds(seconds: float | None, frame: int | None, facts: VideoFacts) -> float | None:
+    """Give a bound of a span in seconds, for a frame number by the rate in the header."""
+    if frame is None:
+        return seconds
+    return frame / facts.fps_header if facts.fps_header > 0 else None
+
+
+def _note(end: ClipEnd, rows: list[ClipRows], sampling: FrameSampling) -> str:
     """Say what is odd about a clip that is done; the empty text if nothing is."""
+    facts = end.facts
     notes = []
-    if sampling.strategy == "uniform" and facts.n_frames_decoded < sampling.value:
+    n_embedded = sum(len(item.frame_indices) for item in rows)
+    if sampling.strategy == "uniform" and n_embedded < sampling.value:
         notes.append(f"fewer frames than the {sampling.value:g} asked for")
     if facts.note:
         notes.append(facts.note)
-    return f"{facts.n_frames_decoded} frames decode, {'; '.join(notes)}" if notes else ""
+    n_there, what = facts.n_frames_decoded, "frames decode"
+    if end.clip.is_span:
+        n_there, what = n_embedded, "frames of the span are embedded"
+    return f"{n_there} {what}, {'; '.join(notes)}" if notes else ""

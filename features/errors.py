@@ -61,7 +61,11 @@ class NoClips(FrameHeadError, ValueError):
 
 
 class ManifestError(FrameHeadError, ValueError):
-    """A CSV of clips cannot be used."""
+    """An annotation file cannot be used."""
+
+
+class LayoutUnclear(FrameHeadError, ValueError):
+    """The folders of clips can be read in more than one way."""
 
 
 class VideoUnreadable(FrameHeadError, OSError):
@@ -155,7 +159,7 @@ class ExtraMissing(FrameHeadError, ImportError):
 
 
 class PluginUnusable(FrameHeadError, ImportError):
-    """A module that registers heads or export formats cannot be imported."""
+    """A module that registers heads or formats cannot be imported."""
 
 
 class Interrupted(FrameHeadError, KeyboardInterrupt):

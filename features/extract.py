@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,13 @@ import numpy as np
 
 from features.backbone.engines import EnginePlan, choose_engine, engine_version
 from features.backbone.weights import BackboneOptions, find_backbone
-from features.clips.changes import plan_extraction, update_row
-from features.clips.discover import discover_clips
+from features.clips.changes import plan_extraction, stat_source, update_row
+from features.clips.discover import FolderOptions, discover_clips
+from features.clips.summary import FolderSummary, summarise_folder
 from features.embed import EmbedOptions, embed_clips
 from features.errors import Interrupted, StoreNotFound
 from features.records import (
+    Clip,
     ClipOutcome,
     Discovery,
     EmbeddedClip,
@@ -32,11 +34,12 @@ from features.records import (
     IgnoredFile,
     StoreHeader,
     VectorDtype,
+    split_clip_id,
 )
 from features.store.commit import commit_clips, lock_store, merge_parts
 from features.store.store import Store, open_store, remove_store, require_same_settings
 from features.system.versions import opencv_package, package_version
-from features.video.sampling import choose_sampling
+from features.video.sampling import choose_sampling, sample_indices
 from features.video.source import decoder_version
 
 # A commit costs about 10 ms. At least this far apart, and a hundredth of the elapsed
@@ -44,6 +47,9 @@ from features.video.source import decoder_version
 _COMMIT_SECONDS = 2.0
 _MOST_COMMIT_SECONDS = 60.0
 _MOST_PENDING_BYTES = 64 * 2**20
+# Timestamp and index of a frame; about what a row of the clip table takes.
+_BYTES_PER_FRAME = 16
+_BYTES_PER_CLIP = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,8 @@ class ExtractSummary:
         keep their embeddings and are not trained on.
     moved : tuple of (str, str)
         Old and new id.
+    found : FolderSummary
+        What the folder holds: classes, groups, splits.
     ignored : tuple of IgnoredFile
         Files of the folder that are not clips.
     notes : tuple of (str, str)
@@ -108,6 +116,7 @@ class ExtractSummary:
     vanished: tuple[str, ...]
     unlisted: tuple[str, ...]
     moved: tuple[tuple[str, str], ...]
+    found: FolderSummary
     ignored: tuple[IgnoredFile, ...]
     notes: tuple[tuple[str, str], ...]
     frames: int
@@ -123,18 +132,51 @@ class ExtractSummary:
         return sum(item.status == status for item in self.outcomes)
 
 
+@dataclass(frozen=True, slots=True)
+class ExtractPreview:
+    """What an extraction would do, see `preview_features`.
+
+    Attributes
+    ----------
+    found : FolderSummary
+    ignored : tuple of IgnoredFile
+        Files of the folder that are not clips.
+    engine : EnginePlan
+    n_to_decode, n_already : int
+        Clips that are new or changed, and those that the store has.
+    n_measured : int
+        Clips from which time and bytes were estimated.
+    seconds : float
+        Wall-clock time.
+    frames : int
+        To be embedded.
+    store_bytes : int
+        What is added to the store.
+    """
+
+    found: FolderSummary
+    ignored: tuple[IgnoredFile, ...]
+    engine: EnginePlan
+    n_to_decode: int
+    n_already: int
+    n_measured: int
+    seconds: float
+    frames: int
+    store_bytes: int
+
+
 def extract_features(
     videos: str | Path,
     out: str | Path,
     *,
-    labels: str | Path | None = None,
-    group_regex: str | None = None,
+    folder: FolderOptions = FolderOptions(),
     sampling: FrameSampling | None = None,
     backbone: BackboneOptions = BackboneOptions(),
     dtype: VectorDtype = "float16",
     embedding: EmbedOptions = EmbedOptions(),
     retry_failed: bool = False,
     overwrite: bool = False,
+    on_found: Callable[[FolderSummary], None] = lambda found: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> ExtractSummary:
     """Embed every clip of a folder into a store.
@@ -144,17 +186,13 @@ def extract_features(
     Parameters
     ----------
     videos : str or Path
-        Folder of videos, walked to any depth. Without a CSV the label of a clip is its folder
-        at the first level where folders branch; folders named train, val and test above the
-        class folders set the split.
+        Folder of videos, walked to any depth. Unless `folder` says otherwise, the label of a clip
+        is its folder at the first level where folders branch; folders named train, val and test
+        above the class folders, or in each of them, set the split.
     out : str or Path
         The store, an HDF5 file.
-    labels : str or Path, optional
-        CSV with a header line and the columns path (relative to `videos`), label, group and
-        split, of which only path must exist. It names the clips exactly.
-    group_regex : str, optional
-        What names the group in a clip's path, its first parenthesis. By default the CSV's
-        group column, or what the file names of well-known collections say.
+    folder : FolderOptions
+        Which files are clips, and what says their labels, splits and groups.
     sampling : FrameSampling, optional
         Which frames are embedded, from `choose_sampling`; by default 20 frames per clip.
     backbone : BackboneOptions
@@ -167,6 +205,8 @@ def extract_features(
         Try unchanged clips again that failed before.
     overwrite : bool, default False
         Delete a store that stands at `out` first.
+    on_found : callable, optional
+        Called once with a `FolderSummary`, before anything is decoded.
     on_progress : callable, optional
         Called with a `Progress` at the start and after each clip.
 
@@ -177,14 +217,14 @@ def extract_features(
     Raises
     ------
     FrameHeadError
-        Of the kinds VideosNotFound, NoClips, ManifestError, OptionInvalid,
+        Of the kinds VideosNotFound, NoClips, ManifestError, LayoutUnclear, OptionInvalid,
         WeightsNotFound, WeightsUnreadable, EngineUnavailable, DecoderBroken, OpenCVBroken,
         StoreMismatch, StoreBusy, StoreDamaged, OutputUnwritable, and Interrupted on
         Ctrl-C. A clip that cannot be read raises nothing: it is a failed outcome.
     """
     started = time.perf_counter()
     store_path = Path(out)
-    discovery = discover_clips(videos, labels=labels, group_regex=group_regex)
+    discovery = discover_clips(videos, folder)
     files = find_backbone(backbone)
     header = StoreHeader(files.spec, sampling or choose_sampling(), dtype)
     with lock_store(store_path):
@@ -198,6 +238,8 @@ def extract_features(
         entry = _history_entry(engine_plan, discovery.folder)
         if existing is None or plan.to_decode:
             commit_clips(store_path, header, [], entry)
+        found = summarise_folder(discovery)
+        on_found(found)
         on_progress(Progress(len(plan.to_decode), 0, 0, None))
         outcomes: list[ClipOutcome] = []
         clips = {clip.clip_id: clip for clip in discovery.clips}
@@ -222,14 +264,94 @@ def extract_features(
         engine=engine_plan,
         outcomes=tuple(sorted(outcomes, key=lambda item: item.clip_id)),
         changed=plan.changed,
-        vanished=tuple(name for name in plan.vanished if not (discovery.folder / name).exists()),
-        unlisted=tuple(name for name in plan.vanished if (discovery.folder / name).exists()),
+        vanished=tuple(i for i in plan.vanished if not _has_file(discovery.folder, i)),
+        unlisted=tuple(i for i in plan.vanished if _has_file(discovery.folder, i)),
         moved=tuple(plan.moved.items()),
+        found=found,
         ignored=discovery.ignored,
         notes=_clips_with_notes(store, discovery),
         frames=fresh,
         seconds=time.perf_counter() - started,
     )
+
+
+def preview_features(
+    videos: str | Path,
+    out: str | Path,
+    *,
+    folder: FolderOptions = FolderOptions(),
+    sampling: FrameSampling | None = None,
+    backbone: BackboneOptions = BackboneOptions(),
+    dtype: VectorDtype = "float16",
+    embedding: EmbedOptions = EmbedOptions(),
+    retry_failed: bool = False,
+    overwrite: bool = False,
+) -> ExtractPreview:
+    """Say what `extract_features` would do, without writing anything.
+
+    A few clips of small, middle and large files are embedded, and thrown away, to estimate time
+    and bytes.
+
+    Parameters
+    ----------
+    videos, out, folder, sampling, backbone, dtype, embedding, retry_failed, overwrite
+        As of `extract_features`.
+
+    Returns
+    -------
+    ExtractPreview
+
+    Raises
+    ------
+    FrameHeadError
+        As `extract_features`, but for what concerns writing.
+    """
+    discovery = discover_clips(videos, folder)
+    files = find_backbone(backbone)
+    header = StoreHeader(files.spec, sampling or choose_sampling(), dtype)
+    existing = None if overwrite else _open_existing(Path(out), header)
+    plan = plan_extraction(
+        discovery.clips, existing.clips if existing else (), retry_failed=retry_failed
+    )
+    clips = _choose_sample(plan.to_decode, embedding.count_workers())
+    engine = choose_engine(embedding.engine)
+    started = time.perf_counter()
+    finished: list[tuple[float, int]] = []
+    if clips:
+        with closing(embed_clips(clips, header, files, engine, embedding)) as embedded:
+            for item in embedded:
+                finished.append((time.perf_counter() - started, item.record.n_frames))
+    seconds = n_frames = 0.0
+    if finished:
+        # The first clip waits for workers and engine, the others do not.
+        first, last = finished[0][0], finished[-1][0]
+        per_clip = (last - first) / (len(finished) - 1) if len(finished) > 2 else last
+        seconds = first + per_clip * (len(plan.to_decode) - 1)
+        n_frames = len(plan.to_decode) * sum(n for _, n in finished) / len(finished)
+    row_bytes = header.backbone.embedding_dim * np.dtype(dtype).itemsize + _BYTES_PER_FRAME
+    return ExtractPreview(
+        found=summarise_folder(discovery),
+        ignored=discovery.ignored,
+        engine=engine,
+        n_to_decode=len(plan.to_decode),
+        n_already=len(plan.already),
+        n_measured=len(finished),
+        seconds=seconds,
+        frames=round(n_frames),
+        store_bytes=round(n_frames * row_bytes) + _BYTES_PER_CLIP * len(plan.to_decode),
+    )
+
+
+def _choose_sample(clips: Sequence[Clip], n_workers: int) -> list[Clip]:
+    """Take clips of small, middle and large files, enough to see how fast workers go."""
+    by_size = sorted(clips, key=lambda clip: stat_source(clip.path).size_bytes)
+    chosen = sample_indices(len(clips), n_wanted=min(3 * n_workers, 12)) if clips else ()
+    return [by_size[index] for index in chosen]
+
+
+def _has_file(folder: Path, clip_id: str) -> bool:
+    """Tell whether the file of a clip or of a span is there."""
+    return any((folder / name).exists() for name in {clip_id, split_clip_id(clip_id)[0]})
 
 
 @dataclass(frozen=True, slots=True)

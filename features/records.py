@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ FrameArray = npt.NDArray[np.uint8]
 SamplingStrategy = Literal["uniform", "fps", "stride"]
 ClipStatus = Literal["done", "failed"]
 OutcomeStatus = Literal["done", "already", "failed"]
+TimeUnit = Literal["seconds", "frames"]
 VectorDtype = Literal["float16", "float32"]
 Decoder = Literal["pyav", "opencv"]
 
@@ -28,19 +30,27 @@ DECODER_NAMES: dict[Decoder, str] = {"pyav": "PyAV", "opencv": "OpenCV (before P
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One video file of a folder.
+    """One video file of a folder, or a span of one.
 
     Attributes
     ----------
     clip_id : str
-        Path relative to the video folder, POSIX separators, suffix included.
-        Bytes that are not UTF-8 are kept as surrogate escapes.
+        Path relative to the video folder, POSIX separators, suffix included; of a span with
+        its bounds behind it, ``path#12.0-15.5`` or ``path#f360-f465``. Bytes that are not UTF-8
+        are kept as surrogate escapes.
+    path : Path
+        The video file.
     label : str
         Class name; empty if unknown.
     group : str
         Source video, person or camera that several clips share; empty if unknown.
     split : str
-        "train", "val", "test", or empty if the folder or CSV assigns none.
+        "train", "val", "test", or empty if the folder or annotation file assigns none.
+    start_seconds, end_seconds : float or None
+        The span, from the first included time to the first excluded one. None for the whole
+        file, for a span without an end, and where the span is given in frames.
+    start_frame, end_frame : int or None
+        The span as frame numbers from 0, the end excluded; None where it is given in seconds.
     """
 
     clip_id: str
@@ -48,6 +58,15 @@ class Clip:
     label: str = ""
     group: str = ""
     split: str = ""
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+    start_frame: int | None = None
+    end_frame: int | None = None
+
+    @property
+    def is_span(self) -> bool:
+        """Whether the clip is only a part of its file."""
+        return self.start_seconds is not None or self.start_frame is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +234,9 @@ class ClipRecord:
     is_current : bool
         Whether the folder or CSV of the last extraction held the clip. Clips that it did
         not hold keep their embeddings, but are not trained on.
+    start_seconds, end_seconds : float or None
+        The span of the file that the clip is; None for a whole file, an end that is the file's,
+        and a failed clip whose span was given in frames.
     """
 
     clip_id: str
@@ -228,6 +250,14 @@ class ClipRecord:
     facts: VideoFacts
     crc32: int = 0
     is_current: bool = True
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+
+    @property
+    def file_id(self) -> str:
+        """Path of the clip's file relative to the video folder."""
+        is_whole = self.start_seconds is None and self.status == "done"
+        return self.clip_id if is_whole else split_clip_id(self.clip_id)[0]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -298,8 +328,35 @@ class IgnoredFile:
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """The clips of a folder, sorted by `clip_id`, and the files that were passed over."""
+    """The clips of a folder, and how they were found.
+
+    Attributes
+    ----------
+    folder : Path
+    clips : tuple of Clip
+        Sorted by `clip_id`.
+    ignored : tuple of IgnoredFile
+        Files that were passed over, and why.
+    labels_from : str
+        What gave the labels, for people: class folders, or which annotation file in which format.
+    groups_from : str
+        What gave the groups, for people, with two examples where they were inferred.
+    notes : tuple of str
+        What was found besides and may be a mistake, in sentences.
+    """
 
     folder: Path
     clips: tuple[Clip, ...]
     ignored: tuple[IgnoredFile, ...] = ()
+    labels_from: str = ""
+    groups_from: str = ""
+    notes: tuple[str, ...] = ()
+
+
+_SPAN = re.compile(r"#(\d+(?:\.\d+)?-(?:\d+(?:\.\d+)?|end)|f\d+-(?:f\d+|end))$")
+
+
+def split_clip_id(clip_id: str) -> tuple[str, str]:
+    """Divide the id of a span into its file's path and the span; the latter is empty if none."""
+    match = _SPAN.search(clip_id)
+    return (clip_id[: match.start()], match[1]) if match else (clip_id, "")

@@ -23,6 +23,7 @@ from features.backbone.weights import (
     builtin_path,
     find_backbone,
 )
+from features.clips.discover import FolderOptions
 from features.errors import OptionInvalid
 from features.extract import extract_features
 from features.records import FrameArray
@@ -115,7 +116,10 @@ def test_drawn_clips_are_extracted_and_told_apart(tmp_path: Path) -> None:
         tmp_path / "clips", SampleSpec(8, 1, actions=("bow", "star-jump"), seed=77)
     )
     extract_features(
-        sample.folder, tmp_path / "s.h5", labels=sample.csv_path, backbone=BackboneOptions(BUILTIN)
+        sample.folder,
+        tmp_path / "s.h5",
+        folder=FolderOptions(labels=sample.csv_path),
+        backbone=BackboneOptions(BUILTIN),
     )
     store = open_store(tmp_path / "s.h5")
     assert store.header.backbone == find_backbone(BackboneOptions(BUILTIN)).spec

@@ -18,6 +18,7 @@ from pipeline import FitOptions, HeadOptions, train_head
 from pipeline.heads.registry import HEADS
 
 QUICK = ("--epochs", "6", "--units", "8")
+QUICK_HEAD = (*QUICK, "--head", "mlp")
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def test_help_names_the_heads_that_there_are(run_cli: RunCli, command: str) -> N
 
 def test_train_head(run_cli: RunCli, store: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    result = run_cli("train-head", store, "--out", run, *QUICK, "--head", "gru", "--json")
+    result = run_cli("train-head", store, "--out", run, *QUICK_HEAD, "--json")
     assert result.exit_code == 0, result.output
     report = parse_json(result)
     for key in ("accuracy", "balanced_accuracy", "macro_f1"):
@@ -41,12 +42,12 @@ def test_train_head(run_cli: RunCli, store: Path, tmp_path: Path) -> None:
     assert report["low"] <= report["accuracy"] <= report["high"]
     assert report["n_test"] > 0
     assert report["is_new"] is True
-    text = run_cli("train-head", store, "--out", run, *QUICK, "--head", "gru").stdout
+    text = run_cli("train-head", store, "--out", run, *QUICK_HEAD).stdout
     assert "95 % interval" in text
     assert "Trained before with the same settings" in text
 
     fit, units = FitOptions(epochs=6), HeadOptions(units=8)
-    library = train_head(store, tmp_path / "library", head="gru", fit=fit, head_options=units)
+    library = train_head(store, tmp_path / "library", head="mlp", fit=fit, head_options=units)
     assert (library.accuracy, library.macro_f1) == (report["accuracy"], report["macro_f1"])
     assert (run / "predictions.csv").read_bytes() == (
         tmp_path / "library" / "predictions.csv"
@@ -54,7 +55,7 @@ def test_train_head(run_cli: RunCli, store: Path, tmp_path: Path) -> None:
 
 
 def test_a_leaking_split_is_refused_or_marked(run_cli: RunCli, store: Path, tmp_path: Path) -> None:
-    run_cli("train-head", store, "--out", tmp_path / "first", *QUICK)
+    run_cli("train-head", store, "--out", tmp_path / "first", *QUICK_HEAD)
     split = json.loads((tmp_path / "first" / "split.json").read_text())
     split["train"], split["test"] = (
         [*split["train"][1:], split["test"][0]],
@@ -62,7 +63,7 @@ def test_a_leaking_split_is_refused_or_marked(run_cli: RunCli, store: Path, tmp_
     )
     path = tmp_path / "leaky.json"
     path.write_text(json.dumps(split))
-    arguments = ("train-head", store, "--out", tmp_path / "leaky", "--split", path, *QUICK)
+    arguments = ("train-head", store, "--out", tmp_path / "leaky", "--split", path, *QUICK_HEAD)
     assert "--allow-leaks" in error_of(run_cli(*arguments))
     result = run_cli(*arguments, "--allow-leaks")
     assert result.exit_code == 0
@@ -73,14 +74,14 @@ def test_a_leaking_split_is_refused_or_marked(run_cli: RunCli, store: Path, tmp_
 def test_clips_that_a_split_file_names_and_the_store_lacks(run_cli: RunCli, tmp_path: Path) -> None:
     clips = make_clips()
     store = write_store(tmp_path / "s.h5", clips)
-    made = run_cli("train-head", store, "--out", tmp_path / "first", *QUICK)
+    made = run_cli("train-head", store, "--out", tmp_path / "first", *QUICK_HEAD)
     assert "left out" not in made.stdout
     path = tmp_path / "first" / "split.json"
     split = json.loads(path.read_text())
     gone = sorted([*split["val"], split["test"][0]])
     rest = write_store(tmp_path / "r.h5", [clip for clip in clips if clip.clip_id not in gone])
     out = tmp_path / "run"
-    arguments = ("train-head", rest, "--out", out, "--split", path, *QUICK)
+    arguments = ("train-head", rest, "--out", out, "--split", path, *QUICK_HEAD)
     refusal = error_of(run_cli(*arguments))
     n_val, n_test = len(split["val"]), len(split["test"])
     assert f"{n_val} of its {n_val} val clips and 1 of its {n_test} test clips" in refusal
@@ -97,7 +98,7 @@ def test_clips_that_a_split_file_names_and_the_store_lacks(run_cli: RunCli, tmp_
 def test_unknown_groups_are_said(run_cli: RunCli, tmp_path: Path) -> None:
     clips = [make_clip(f"{label}/{n}.avi", label) for label in ("hop", "sit") for n in range(8)]
     store = write_store(tmp_path / "s.h5", clips)
-    result = run_cli("train-head", store, "--out", tmp_path / "run", *QUICK)
+    result = run_cli("train-head", store, "--out", tmp_path / "run", *QUICK_HEAD)
     assert "Groups unknown: every clip counts as its own group" in result.stdout
 
 
@@ -109,7 +110,7 @@ def test_compare_heads(run_cli: RunCli, store: Path, tmp_path: Path) -> None:
         "--out",
         out,
         "--heads",
-        "mean-linear,gru",
+        "mean-linear,mlp",
         "--seeds",
         "1",
         "--folds",
@@ -121,7 +122,7 @@ def test_compare_heads(run_cli: RunCli, store: Path, tmp_path: Path) -> None:
     result = run_cli(*arguments, "--json")
     assert result.exit_code == 0, result.output
     report = parse_json(result)
-    assert {head["name"] for head in report["heads"]} == {"mean-linear", "gru"}
+    assert {head["name"] for head in report["heads"]} == {"mean-linear", "mlp"}
     for head in report["heads"]:
         score = head["accuracy"]
         assert score["low"] <= score["mean"] <= score["high"]
@@ -171,7 +172,7 @@ def test_predict(
         "--frames",
         "6",
     )
-    assert run_cli("train-head", store, "--out", run, *QUICK).exit_code == 0
+    assert run_cli("train-head", store, "--out", run, *QUICK_HEAD).exit_code == 0
     result = run_cli("predict", run, video_folder, "--json")
     assert result.exit_code == 3
     report = parse_json(result)
@@ -232,7 +233,7 @@ def test_bad_input_of_stage_two(run_cli: RunCli, store: Path, tmp_path: Path) ->
     assert "--folds" in error_of(result)
     one_class = write_store(tmp_path / "one.h5", make_clips(classes=("walk",)))
     assert "class" in error_of(run_cli("train-head", one_class, "--out", out))
-    result = run_cli("train-head", store, "--out", "/proc/none/run", *QUICK)
+    result = run_cli("train-head", store, "--out", "/proc/none/run", *QUICK_HEAD)
     assert "writable" in error_of(result)
     result = run_cli("train-head", store, "--out", out, "--test-lists", tmp_path / "nolists")
     assert "nolists" in error_of(result)
@@ -242,7 +243,7 @@ def test_bad_input_of_stage_two(run_cli: RunCli, store: Path, tmp_path: Path) ->
 def test_a_head_of_other_embeddings_is_refused(
     run_cli: RunCli, store: Path, tmp_path: Path
 ) -> None:
-    run_cli("train-head", store, "--out", tmp_path / "run", *QUICK)
+    run_cli("train-head", store, "--out", tmp_path / "run", *QUICK_HEAD)
     other = write_store(
         tmp_path / "o.h5", make_clips(), header=make_header(weights_sha256="1" * 64)
     )
@@ -262,12 +263,12 @@ def test_an_unfinished_store_is_not_trained_on(
 
 def test_a_run_of_another_setting_is_kept(run_cli: RunCli, store: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    run_cli("train-head", store, "--out", run, *QUICK)
+    run_cli("train-head", store, "--out", run, *QUICK_HEAD)
     before = (run / "run.json").read_bytes()
-    message = error_of(run_cli("train-head", store, "--out", run, *QUICK, "--seed", "5"))
+    message = error_of(run_cli("train-head", store, "--out", run, *QUICK_HEAD, "--seed", "5"))
     assert "seed: 0, asked 5" in message
     assert (run / "run.json").read_bytes() == before
-    result = run_cli("train-head", store, "--out", run, *QUICK, "--seed", "5", "--overwrite")
+    result = run_cli("train-head", store, "--out", run, *QUICK_HEAD, "--seed", "5", "--overwrite")
     assert result.exit_code == 0
     assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from features.clips.discover import discover_clips
+from features.clips.discover import FolderOptions, discover_clips
 from features.clips.groups import infer_group
 from features.errors import ManifestError, NoClips, OptionInvalid, VideosNotFound
 from features.records import Discovery
@@ -96,14 +96,14 @@ def test_groups_are_inferred_from_known_names(clip_id: str, label: str, group: s
 
 def test_group_regex(tmp_path: Path) -> None:
     make_files(tmp_path, "jump/anna-1.avi", "jump/bert-1.avi")
-    found = discover_clips(tmp_path, group_regex=r"(\w+)-\d")
+    found = discover_clips(tmp_path, FolderOptions(group_regex=r"(\w+)-\d"))
     assert [clip.group for clip in found.clips] == ["anna", "bert"]
     with pytest.raises(OptionInvalid, match="not match 1 of 2 clips, .* being 'jump/bert-1.avi'"):
-        discover_clips(tmp_path, group_regex="anna")
+        discover_clips(tmp_path, FolderOptions(group_regex="anna"))
     with pytest.raises(OptionInvalid, match="does not match 2 of 2 clips"):
-        discover_clips(tmp_path, group_regex="(x*)")
+        discover_clips(tmp_path, FolderOptions(group_regex="(x*)"))
     with pytest.raises(OptionInvalid, match="must be a regular expression"):
-        discover_clips(tmp_path, group_regex="(")
+        discover_clips(tmp_path, FolderOptions(group_regex="("))
 
 
 def write_csv(tmp_path: Path, text: str) -> Path:
@@ -119,13 +119,16 @@ def test_csv_names_the_clips_exactly(tmp_path: Path) -> None:
         "\ufeffpath,label,group,split\na.avi,jump,p1,Train\nmissing.avi,walk,,test\n"
         "d/v_x_g01_c01.avi,walk,,\n",
     )
-    found = discover_clips(videos, labels=csv)
+    found = discover_clips(videos, FolderOptions(labels=csv))
     assert [(c.clip_id, c.label, c.group, c.split) for c in found.clips] == [
         ("a.avi", "jump", "p1", "train"),
-        ("d/v_x_g01_c01.avi", "walk", "v_x_g01", ""),
+        ("d/v_x_g01_c01.avi", "walk", "", ""),
         ("missing.avi", "walk", "", "test"),
     ]
-    assert [(item.path, item.reason) for item in found.ignored] == [("b.avi", "not in the CSV")]
+    assert found.notes[0].startswith(f"1 listed file missing from '{videos}', such as ")
+    assert [(item.path, item.reason) for item in found.ignored] == [
+        ("b.avi", "not in the annotation file")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -138,19 +141,19 @@ def test_csv_names_the_clips_exactly(tmp_path: Path) -> None:
         ("path,label\n,jump\n", "needs a path. .* line 2 has none"),
         ("path,label\na.avi,x\na.avi,y\n", "names each file once. .* line 3 repeats 'a.avi'"),
         ("path\n../secret.avi\n", "lie inside VIDEOS. .* names '../secret.avi'"),
-        ("path,split\na.avi,dev\n", "train, val, test or empty. .* has split='dev'"),
+        ("path,split\na.avi,holdout\n", "train, val, test or empty. .* split='holdout'"),
     ],
 )
 def test_a_csv_that_cannot_be_used_says_why(tmp_path: Path, text: str, message: str) -> None:
     videos = make_files(tmp_path / "videos", "a.avi")
     with pytest.raises(ManifestError, match=message):
-        discover_clips(videos, labels=write_csv(tmp_path, text))
+        discover_clips(videos, FolderOptions(labels=write_csv(tmp_path, text)))
 
 
 def test_missing_csv(tmp_path: Path) -> None:
     make_files(tmp_path, "a.avi")
     with pytest.raises(ManifestError, match="must be readable"):
-        discover_clips(tmp_path, labels=tmp_path / "none.csv")
+        discover_clips(tmp_path, FolderOptions(labels=tmp_path / "none.csv"))
 
 
 def test_no_folder_and_no_clips(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli import cli
-from features.clips.discover import discover_clips
+from features.clips.discover import FolderOptions, discover_clips
 from features.clips.groups import infer_group
 from features.errors import OptionInvalid, OutputExists, OutputUnwritable
 from features.records import FrameSampling
@@ -154,7 +154,7 @@ def test_a_sample_is_what_extraction_expects(tmp_path: Path) -> None:
     summary = make_sample(tmp_path, spec, on_progress=seen.append)
     assert (summary.n_clips, summary.n_drawn) == (4, 4)
     assert [each.n_done for each in seen] == [0, 1, 2, 3, 4]
-    by_csv = discover_clips(tmp_path, labels=summary.csv_path).clips
+    by_csv = discover_clips(tmp_path, FolderOptions(labels=summary.csv_path)).clips
     by_folder = discover_clips(tmp_path).clips
     assert by_csv == by_folder
     assert {(clip.label, clip.group) for clip in by_csv} == {

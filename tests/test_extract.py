@@ -20,6 +20,7 @@ from features import (
     BackboneOptions,
     EmbedOptions,
     ExtractSummary,
+    FolderOptions,
     FrameSampling,
     Progress,
     choose_sampling,
@@ -150,7 +151,7 @@ def test_new_labels_need_no_decoding(videos: Path, tmp_path: Path, tiny_weights:
     extract(videos, store, tiny_weights)
     csv = tmp_path / "labels.csv"
     csv.write_text("path,label,group,split\njump/v_jump_g01_c01.avi,hop,anna,test\n")
-    summary = extract(videos, store, tiny_weights, labels=csv)
+    summary = extract(videos, store, tiny_weights, folder=FolderOptions(labels=csv))
     assert counts(summary) == (0, 1, 0)
     row = open_store(store).clips[0]
     assert (row.label, row.group, row.split) == ("hop", "anna", "test")
@@ -164,7 +165,7 @@ def test_clips_not_in_the_csv_are_kept_but_not_trained_on(
     csv = tmp_path / "labels.csv"
     csv.write_text("path,label\njump/v_jump_g01_c01.avi,hop\nwalk/v_walk_g01_c01.avi,go\n")
     (videos / "walk" / "v_walk_g01_c02.avi").unlink()
-    summary = extract(videos, store, tiny_weights, labels=csv)
+    summary = extract(videos, store, tiny_weights, folder=FolderOptions(labels=csv))
     assert len(summary.unlisted) == 10
     assert summary.vanished == ("walk/v_walk_g01_c02.avi",)
     opened = open_store(store)
@@ -246,7 +247,7 @@ def test_a_listed_file_that_is_missing_is_a_failed_clip(
 ) -> None:
     csv = tmp_path / "labels.csv"
     csv.write_text("path,label\nnone.avi,hop\n")
-    summary = extract(videos, tmp_path / "s.h5", tiny_weights, labels=csv)
+    summary = extract(videos, tmp_path / "s.h5", tiny_weights, folder=FolderOptions(labels=csv))
     assert [item.reason for item in summary.failures] == ["the file does not exist"]
 
 
@@ -391,7 +392,7 @@ def long_clips(folder: Path, n_clips: int = 4) -> list[Clip]:
     [
         (signal.SIGKILL, r"the decoder crashed with signal 9 \(SIGKILL\)"),
         (signal.SIGSEGV, r"the decoder crashed with signal 11 \(SIGSEGV\)"),
-        (signal.SIGSTOP, "decoding made no progress for 5 s"),
+        (signal.SIGSTOP, "decoding made no progress for 3 s"),
     ],
 )
 def test_a_worker_that_dies_or_hangs_costs_its_clip_only(
@@ -400,7 +401,7 @@ def test_a_worker_that_dies_or_hangs_costs_its_clip_only(
     import re
 
     clips = long_clips(tmp_path)
-    settings = WorkerSettings(FrameSampling("stride", 1), 32, None, "float32", 5.0, 2**31)
+    settings = WorkerSettings(FrameSampling("stride", 1), 32, None, "float32", 3.0, 2**31)
     before = children_of(os.getpid())
     harmed = False
     failures = {}

@@ -26,7 +26,7 @@ from pipeline.runs.run import save_model
 from pipeline.training.fit import Workbench, fit_head
 from pipeline.training.options import EpochReport, FitOptions
 from pipeline.training.threads import limit_threads
-from pipeline.training.trainers import BatchTrainer, GraphTrainer, TrainingData, cut_batches
+from pipeline.training.trainers import BatchTrainer, GraphTrainer, cut_batches
 
 # Every head as it is, and what else it may see.
 EVERY_HEAD = [
@@ -203,8 +203,7 @@ def test_step_of_a_partly_filled_batch_is_the_mean_of_its_clips(trainer: Any) ->
             loss="sparse_categorical_crossentropy",
             weighted_metrics=["accuracy"],
         )
-    data = TrainingData(train, np.ones(5, dtype=np.float32))
-    trainer(models[0], 4).train(data, np.arange(5))
+    trainer(models[0], 4).start(train, np.ones(5, dtype=np.float32))(np.arange(5))
     for rows in (slice(0, 4), slice(4, 5)):
         models[1].train_on_batch(model_inputs(train, rows), train.class_indices[rows])
     for filled, plain in zip(*(model.get_weights() for model in models), strict=True):
@@ -223,7 +222,7 @@ def test_batches_hold_every_clip_once(n_clips: int, size: int) -> None:
 @pytest.mark.parametrize("name", ["lstm", "transformer"])
 def test_both_trainers_take_the_same_steps(name: str) -> None:
     train = make_sequences(n_clips=21)
-    data = TrainingData(train, np.linspace(0.5, 2, 21, dtype=np.float32))
+    weights = np.linspace(0.5, 2, 21, dtype=np.float32)
     found = []
     for trainer in (BatchTrainer, GraphTrainer):
         model = make_model(name, dropout=0.0)
@@ -233,8 +232,8 @@ def test_both_trainers_take_the_same_steps(name: str) -> None:
             weighted_metrics=["accuracy"],
         )
         model.optimizer.build(model.trainable_variables)
-        trains = trainer(model, 8)
-        found.append([trains.train(data, np.arange(21)) for _ in range(3)])
+        train_once = trainer(model, 8).start(train, weights)
+        found.append([train_once(np.arange(21)) for _ in range(3)])
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4)
 
 

@@ -223,7 +223,9 @@ def make_result(correct: FloatArray) -> TrialResult:
     """A trial that tested clips of class 0."""
     n_clips = len(correct)
     predicted = (1 - correct).astype(int).tolist()
-    return TrialResult(predicted, [0.9] * n_clips, [True] * n_clips, 0.5, 0.5, 100, 5, 4, 1.0, 2.0)
+    return TrialResult(
+        predicted, [0.9] * n_clips, [True] * n_clips, 0.5, 0.5, 100, 5, 4, 1.0, 2.0, {}
+    )
 
 
 def test_heads_of_equal_truth_are_told_apart_in_at_most_6_percent_of_rankings() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
-from features.records import Clip, ClipOutcome, ClipRecord, SourceFile
+from features.records import Clip, ClipOutcome, ClipRecord, SourceFile, split_clip_id
 from features.system.files import hash_file
 
 
@@ -26,6 +27,7 @@ def plan_extraction(
 ) -> ExtractionPlan:
     """Compare clips with the rows of a store, by content where size and time do not decide."""
     row_of = {row.clip_id: row for row in rows}
+    compare = cache(is_unchanged)  # spans of one file ask the same
     ids = {clip.clip_id for clip in clips}
     lost = {row.clip_id: row for row in rows if row.clip_id not in ids}
     to_decode: list[Clip] = []
@@ -35,11 +37,11 @@ def plan_extraction(
     for clip in clips:
         row = row_of.get(clip.clip_id)
         if row is None:
-            row = _find_moved(clip.path, lost)
+            row = _find_moved(clip, lost)
             if row is not None:
                 moved[row.clip_id] = clip.clip_id
                 del lost[row.clip_id]
-        elif not is_unchanged(clip.path, row.source):
+        elif not compare(clip.path, row.source):
             changed.append(clip.clip_id)
             row = None
         if row is None or (row.status == "failed" and retry_failed):
@@ -89,10 +91,15 @@ def update_row(row: ClipRecord, clips: Mapping[str, Clip], moved: Mapping[str, s
     )
 
 
-def _find_moved(path: Path, lost: Mapping[str, ClipRecord]) -> ClipRecord | None:
-    size_bytes = stat_source(path).size_bytes
-    same_size = [row for row in lost.values() if row.source.size_bytes == size_bytes > 0]
+def _find_moved(clip: Clip, lost: Mapping[str, ClipRecord]) -> ClipRecord | None:
+    size_bytes = stat_source(clip.path).size_bytes
+    span = split_clip_id(clip.clip_id)[1]
+    same_size = [
+        row
+        for row in lost.values()
+        if row.source.size_bytes == size_bytes > 0 and split_clip_id(row.clip_id)[1] == span
+    ]
     if not same_size:
         return None
-    sha256 = hash_file(path)
+    sha256 = hash_file(clip.path)
     return next((row for row in same_size if row.source.sha256 == sha256), None)

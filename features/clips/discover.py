@@ -1,49 +1,106 @@
-"""Which clips a video folder holds: by class folders, or exactly as a CSV names them."""
+"""Which clips a video folder holds: by class folders, or exactly as an annotation file says."""
 
 from __future__ import annotations
 
-import csv
-import difflib
-import os
-from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from features.clips.groups import infer_group, match_groups
-from features.errors import ManifestError, NoClips, VideosNotFound
-from features.records import Clip, Discovery, IgnoredFile
-
-VIDEO_SUFFIXES = (
-    *(".3gp", ".asf", ".avi", ".divx", ".dv", ".flv", ".gif", ".m2ts", ".m4v", ".mjpeg", ".mjpg"),
-    *(".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm"),
-    *(".wmv", ".y4m"),
+from features.clips.formats import (
+    Annotation,
+    AnnotationFile,
+    read_annotation_text,
+    read_annotations,
+    read_columns,
 )
+from features.clips.groups import infer_groups, match_groups, show_regex
+from features.clips.layout import is_split_word, name_parts, read_layout
+from features.clips.walk import (
+    EVERY_SUFFIX,
+    VIDEO_SUFFIXES,
+    PathFinder,
+    VideoFiles,
+    find_video_files,
+    read_suffixes,
+)
+from features.errors import LayoutUnclear, ManifestError, NoClips, OptionInvalid, VideosNotFound
+from features.records import Clip, Discovery, IgnoredFile, TimeUnit, split_clip_id
+from features.system.text import format_count
 
-_SPLIT_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-_SPLIT_NAMES = ("", "train", "val", "test")
-_COLUMNS = ("path", "label", "group", "split")
+FOLDER_LABELS = "folder"
+NO_LABELS = "none"
+_MOST_NAMED = 4
 
 
-def discover_clips(
-    folder: str | Path, *, labels: str | Path | None = None, group_regex: str | None = None
-) -> Discovery:
+@dataclass(frozen=True, slots=True)
+class FolderOptions:
+    """Which files of a folder are clips, and what says their labels and groups.
+
+    Attributes
+    ----------
+    labels : str or Path, default "folder"
+        Take labels from class folders, from an annotation file, or take none. A file names the
+        clips exactly: CSV or TSV with the columns path, label, group, split, start, end, or a
+        list in the format of a well-known collection.
+    columns : str or mapping of str to str, optional
+        Which columns of the annotation file are meant, such as path=video_name,label=tag; an
+        empty name leaves a column out.
+    time_unit : {"seconds", "frames"}, default "seconds"
+        Unit of the columns start and end.
+    group_regex : str, optional
+        What names the group in a clip's path, its first parenthesis. By default inferred from
+        the file names of UCF101, KTH, HMDB51, NTU and Kinetics, if all follow one of them.
+    no_groups : bool, default False
+        Infer no groups from file names.
+    suffixes : str or collection of str, optional
+        Further suffixes of video files, with commas between; all takes every file.
+
+    Raises
+    ------
+    OptionInvalid
+        If options exclude each other or cannot be read.
+    """
+
+    labels: str | Path = field(
+        default=FOLDER_LABELS, metadata={"metavar": f"{FOLDER_LABELS}|FILE|{NO_LABELS}"}
+    )
+    columns: str | Mapping[str, str] | None = field(
+        default=None, metadata={"metavar": "ROLE=NAME,..."}
+    )
+    time_unit: TimeUnit = "seconds"
+    group_regex: str | None = field(default=None, metadata={"metavar": "REGEX"})
+    no_groups: bool = False
+    suffixes: str | Collection[str] | None = field(default=None, metadata={"metavar": "SUFFIX,..."})
+
+    def __post_init__(self) -> None:
+        """Refuse options that would have no effect."""
+        if self.no_groups and self.group_regex is not None:
+            raise OptionInvalid(
+                "--no-groups and --group-regex exclude each other. Received: both.",
+                hint="leave one of them out",
+            )
+        if self.labels_file is None and (self.columns is not None or self.time_unit != "seconds"):
+            name = "--columns" if self.columns is not None else "--time-unit"
+            raise OptionInvalid(
+                f"{name} is about an annotation file. Received: {name} without one.",
+                hint="give --labels FILE as well",
+            )
+        read_columns(self.columns)
+        read_suffixes(self.suffixes)
+
+    @property
+    def labels_file(self) -> Path | None:
+        """The annotation file, if one was given."""
+        is_word = str(self.labels) in (FOLDER_LABELS, NO_LABELS)
+        return None if is_word else Path(self.labels)
+
+
+def discover_clips(folder: str | Path, options: FolderOptions = FolderOptions()) -> Discovery:
     """Find the clips of a folder, with label, group and split, and list what is passed over.
 
-    Without a CSV, the label is the folder at the first level where folders branch:
-    ``videos/UCF-101/Archery/a.avi`` and ``videos/Archery/day1/a.avi`` are both "Archery". Folders
-    named train, val and test above the class folders set the split.
-
-    The CSV `labels` names the clips exactly: other files are passed over, and listed ones that
-    are missing become failed clips later. `group_regex` is preferred to its groups; without
-    either, groups are read off the names of well-known collections.
+    An annotation file names the clips exactly: other files are passed over, and listed ones that
+    are missing become failed clips later. Its groups and those of `group_regex` are preferred to
+    what file names say. VideosNotFound, NoClips, ManifestError, LayoutUnclear, OptionInvalid.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -52,164 +109,207 @@ def discover_clips(
             f"VIDEOS must be a folder of video files. '{root}' {what}.",
             hint="give the folder above the class folders, such as videos/ in videos/jump/a.mp4",
         )
-    found, ignored = _walk(root)
-    if labels is None:
-        clips = _clips_from_folders(root, found)
+    files = find_video_files(root, read_suffixes(options.suffixes))
+    ignored = list(files.ignored)
+    if options.labels_file is not None:
+        found = _clips_from_file(root, files, options.labels_file, options)
+        listed = {split_clip_id(clip.clip_id)[0] for clip in found.clips}
+        listed |= {clip.clip_id for clip in found.clips}
+        ignored += [
+            IgnoredFile(name, "not in the annotation file")
+            for name in files.names
+            if name not in listed
+        ]
+    elif options.labels == NO_LABELS:
+        clips = tuple(Clip(name, root / name) for name in files.names)
+        found = Discovery(root, clips, labels_from="nothing: --labels none")
     else:
-        clips = _clips_from_csv(root, Path(labels))
-        listed = {clip.clip_id for clip in clips}
-        ignored += [IgnoredFile(name, "not in the CSV") for name in found if name not in listed]
-    if not clips:
+        found = _clips_from_folders(root, files)
+    if not found.clips:
         raise NoClips(
             f"VIDEOS must hold at least one video file. '{root}' holds none "
             f"({len(ignored)} other files).",
-            hint=f"file types that count: {' '.join(VIDEO_SUFFIXES)}",
+            hint=f"file types that count: {' '.join(VIDEO_SUFFIXES)}; --suffixes adds others, "
+            f"--suffixes {EVERY_SUFFIX} takes every file",
         )
-    clips = _assign_groups(clips, group_regex)
-    return Discovery(root, tuple(sorted(clips, key=lambda clip: clip.clip_id)), tuple(ignored))
-
-
-def _walk(root: Path) -> tuple[list[str], list[IgnoredFile]]:
-    found: list[str] = []
-    ignored: list[IgnoredFile] = []
-    visited: set[str] = set()
-    for here, folders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(here)
-        relative = Path(here).relative_to(root)
-        if real in visited:  # a link back up would never end
-            folders.clear()
-            ignored.append(IgnoredFile(relative.as_posix(), "a link to a folder seen before"))
-            continue
-        visited.add(real)
-        for name in [name for name in folders if name.startswith(".")]:
-            folders.remove(name)
-            ignored.append(IgnoredFile((relative / name).as_posix(), "hidden folder"))
-        # Real folders first, so that a link never takes the place of what it points to.
-        folders.sort(key=lambda name: ((root / relative / name).is_symlink(), name))
-        for name in sorted(files):
-            path = relative / name
-            reason = _reason_to_ignore(root / path)
-            if reason:
-                ignored.append(IgnoredFile(path.as_posix(), reason))
-            else:
-                found.append(path.as_posix())
-    return found, ignored
-
-
-def _reason_to_ignore(path: Path) -> str:
-    if path.name.startswith("."):
-        return "hidden file"
-    if path.suffix.lower() not in VIDEO_SUFFIXES:
-        return "not a video file type"
-    if not path.exists():
-        return "broken link"
-    return "" if path.is_file() else "not a regular file"
-
-
-def _clips_from_folders(root: Path, names: list[str]) -> list[Clip]:
-    parts = {name: PurePosixPath(name).parts for name in names}
-    tops = {path[0] for path in parts.values()}
-    depth = 0
-    has_splits = (
-        all(len(path) > 2 and path[0].lower() in _SPLIT_FOLDERS for path in parts.values())
-        and len(tops) > 1
+    kept, twins = _drop_twins(found.clips, files.twins)
+    grouped, groups_from = _assign_groups(kept, options)
+    return replace(
+        found,
+        clips=tuple(sorted(grouped, key=lambda clip: clip.clip_id)),
+        ignored=(*ignored, *twins),
+        groups_from=groups_from,
     )
-    if has_splits:
-        depth = 1
-    else:
-        # Walk down while everything lies in one folder that holds only folders.
-        while all(len(path) > depth + 2 for path in parts.values()) and (
-            len({path[depth] for path in parts.values()}) == 1
-        ):
-            depth += 1
-    return [
-        Clip(
-            clip_id=name,
-            path=root / name,
-            label=path[depth] if len(path) > depth + 1 else "",
-            split=_SPLIT_FOLDERS[path[0].lower()] if has_splits else "",
-        )
-        for name, path in parts.items()
-    ]
 
 
-def _clips_from_csv(root: Path, csv_path: Path) -> list[Clip]:
+def _clips_from_folders(root: Path, files: VideoFiles) -> Discovery:
+    layout = read_layout(files.names)
+    clips = tuple(
+        Clip(name, root / name, label=layout.labels[name], split=layout.splits.get(name, ""))
+        for name in files.names
+    )
+    return Discovery(root, clips, labels_from=layout.labels_from, notes=layout.notes)
+
+
+def _clips_from_file(
+    root: Path, files: VideoFiles, path: Path, options: FolderOptions
+) -> Discovery:
+    finder = PathFinder(root, path.parent, files.names)
+    file = AnnotationFile(
+        path,
+        read_annotation_text(path),
+        read_columns(options.columns),
+        options.time_unit,
+        finder.find,
+    )
+    form, said = read_annotations(file)
+    parts = _name_parts(said.rows)
     clips: dict[str, Clip] = {}
-    for line, row in _read_rows(csv_path):
-        where = f"'{csv_path}' line {line}"
-        name = (row.get("path") or "").strip()
-        if not name:
-            raise ManifestError(f"Every row of a CSV of clips needs a path. {where} has none.")
-        clip_id = _id_inside(root, name)
-        if clip_id is None:
-            raise ManifestError(
-                f"Paths in a CSV of clips lie inside VIDEOS. {where} names '{name}', which is "
-                f"outside of '{root}'.",
-                hint="write paths relative to the video folder",
-            )
-        if clip_id in clips:
-            raise ManifestError(f"A CSV of clips names each file once. {where} repeats '{name}'.")
-        split = (row.get("split") or "").strip().lower()
-        split = _SPLIT_FOLDERS.get(split, split)
-        if split not in _SPLIT_NAMES:
-            raise ManifestError(
-                f"A split is train, val, test or empty. {where} has split='{split}'."
-            )
-        label = (row.get("label") or "").strip()
-        group = (row.get("group") or "").strip()
-        clips[clip_id] = Clip(clip_id, root / clip_id, label, group, split)
-    return list(clips.values())
-
-
-def _read_rows(csv_path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
-    try:
-        with csv_path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            if "path" not in columns:
-                raise ManifestError(
-                    "A CSV of clips starts with a header line that names the columns path, "
-                    f"label, group, split. '{csv_path}' has: {', '.join(columns) or 'nothing'}.",
-                    hint="make 'path,label,group,split' its first line",
-                )
-            misspelt = [name for name in columns if _looks_like_known(name)]
-            if misspelt:
-                raise ManifestError(
-                    "The columns of a CSV of clips are named path, label, group, split. "
-                    f"'{csv_path}' has '{misspelt[0]}'.",
-                    hint="correct its first line, or give the column a name that is less alike",
-                )
-            for row in reader:
-                if None in row:
-                    raise ManifestError(
-                        f"A row of a CSV of clips has {len(columns)} fields, as its first line. "
-                        f"'{csv_path}' line {reader.line_num} has more.",
-                        hint="put names that contain a comma into double quotes",
-                    )
-                yield reader.line_num, row
-    except (OSError, csv.Error) as problem:
-        if isinstance(problem, ManifestError):
-            raise
-        raise ManifestError(
-            f"The CSV of clips must be readable. Reading '{csv_path}' failed: {problem}.",
-            hint="check the path given to --labels",
-        ) from problem
-
-
-def _looks_like_known(column: str) -> bool:
-    return column not in _COLUMNS and bool(
-        difflib.get_close_matches(column.strip().lower(), _COLUMNS, cutoff=0.75)
+    for row in said.rows:
+        clip = _make_clip(root, finder, row, parts.get(row.split, ""))
+        before = clips.get(clip.clip_id)
+        if before is not None:
+            raise _repeated(row, clip, before)
+        clips[clip.clip_id] = clip
+    detail = f" ({said.detail})" if said.detail else ""
+    missing = sorted({str(clip.path) for clip in clips.values() if not clip.path.exists()})
+    notes = said.notes
+    if missing:
+        text = f"{format_count(len(missing), 'listed file')} missing from '{root}'"
+        notes = (*notes, f"{text}, such as '{missing[0]}'")
+    return Discovery(
+        root,
+        tuple(clips.values()),
+        labels_from=f"'{path}', read as {form.name}: {form.help}{detail}",
+        notes=notes,
     )
 
 
-def _id_inside(root: Path, name: str) -> str | None:
-    path = Path(os.path.normpath(root / name))
-    base = Path(os.path.normpath(root))
-    return path.relative_to(base).as_posix() if path.is_relative_to(base) else None
+def _make_clip(root: Path, finder: PathFinder, row: Annotation, split: str) -> Clip:
+    found = finder.find(row.path)
+    if len(found) > 1:
+        raise ManifestError(
+            f"A path of an annotation file means one file. {row.where} names '{row.path}', which "
+            f"may be {_name(found)}.",
+            hint="write paths relative to the video folder",
+        )
+    file_id = found[0] if found else finder.place(row.path)
+    if file_id is None:
+        raise ManifestError(
+            f"Paths in an annotation file lie inside VIDEOS. {row.where} names '{row.path}', "
+            f"which is outside of '{root}'.",
+            hint="write paths relative to the video folder",
+        )
+    clip = Clip(file_id, root / file_id, row.label, row.group, split)
+    if row.start is None:
+        return clip
+    if row.end is not None and row.end <= row.start:
+        raise ManifestError(
+            f"A span ends behind its start. {row.where} has {row.start:g} to {row.end:g}."
+        )
+    clip = replace(clip, group=row.group or file_id)
+    if row.unit == "seconds":
+        end = "end" if row.end is None else _write_seconds(row.end)
+        name = f"{file_id}#{_write_seconds(row.start)}-{end}"
+        return replace(clip, clip_id=name, start_seconds=row.start, end_seconds=row.end)
+    if any(bound is not None and bound != int(bound) for bound in (row.start, row.end)):
+        raise ManifestError(f"Frame numbers are whole. {row.where} has {row.start}, {row.end}.")
+    start, last = int(row.start), None if row.end is None else int(row.end)
+    name = f"{file_id}#f{start}-" + ("end" if last is None else f"f{last}")
+    return replace(clip, clip_id=name, start_frame=start, end_frame=last)
 
 
-def _assign_groups(clips: list[Clip], group_regex: str | None) -> list[Clip]:
-    if group_regex is None:
-        return [replace(c, group=c.group or infer_group(c.clip_id, c.label)) for c in clips]
-    groups = match_groups([clip.clip_id for clip in clips], group_regex)
-    return [replace(clip, group=groups[clip.clip_id]) for clip in clips]
+def _write_seconds(value: float) -> str:
+    text = f"{value:.3f}".rstrip("0")
+    return f"{text}0" if text.endswith(".") else text
+
+
+def _repeated(row: Annotation, clip: Clip, before: Clip) -> ManifestError:
+    what = "each span once" if clip.is_span else "each file once"
+    labels = f", as '{before.label}' and as '{clip.label}'" if before.label != clip.label else ""
+    return ManifestError(
+        f"An annotation file names {what}. {row.where} repeats '{row.path}'{labels}.",
+        hint="several clips of one file have different values in the columns start and end"
+        if not clip.is_span
+        else "delete one of the rows",
+    )
+
+
+def _name_parts(rows: Collection[Annotation]) -> dict[str, str]:
+    """Say which part each entry of the split column means."""
+    words = {row.split for row in rows if row.split}
+    for row in rows:
+        if row.split and not is_split_word(row.split):
+            raise ManifestError(
+                f"A split is train, val, test or empty. {row.where} has split='{row.split}'.",
+                hint="if the column means something else: --columns split=",
+            )
+    return name_parts(words)
+
+
+def _drop_twins(
+    clips: tuple[Clip, ...], twins: Mapping[str, tuple[str, str]]
+) -> tuple[list[Clip], list[IgnoredFile]]:
+    """Keep one clip of each file; LayoutUnclear if its paths say different things."""
+    kept: dict[tuple[str, str], Clip] = {}
+    ignored: dict[str, IgnoredFile] = {}
+    spans = {clip.clip_id: _divide(clip) for clip in clips}
+    # What is no twin first: it keeps its place.
+    for clip in sorted(clips, key=lambda clip: spans[clip.clip_id][0] in twins):
+        name, span = spans[clip.clip_id]
+        real, how = twins.get(name, (name, ""))
+        other = kept.setdefault((real, span), clip)
+        if other is clip:
+            continue
+        if (other.label, other.split) != (clip.label, clip.split):
+            raise LayoutUnclear(
+                f"A file is one clip, of one class and in one part. '{clip.clip_id}' "
+                f"({_describe(clip)}) is {how}, and '{other.clip_id}' is of {_describe(other)}.",
+                hint="delete one of them, or name the clips with --labels FILE.csv",
+            )
+        ignored[name] = IgnoredFile(name, how)
+    return list(kept.values()), list(ignored.values())
+
+
+def _divide(clip: Clip) -> tuple[str, str]:
+    return split_clip_id(clip.clip_id) if clip.is_span else (clip.clip_id, "")
+
+
+def _describe(clip: Clip) -> str:
+    label = f"class '{clip.label}'" if clip.label else "no class"
+    return f"{label}, {clip.split}" if clip.split else label
+
+
+def _assign_groups(clips: list[Clip], options: FolderOptions) -> tuple[list[Clip], str]:
+    if options.group_regex is not None:
+        groups = match_groups([clip.clip_id for clip in clips], options.group_regex)
+        named = [replace(clip, group=groups[clip.clip_id]) for clip in clips]
+        return named, show_regex(groups, options.group_regex)
+    is_open = {clip.clip_id: not clip.group or _is_own_group(clip) for clip in clips}
+    sources = ["the annotation file"] if not all(is_open.values()) else []
+    if options.no_groups:
+        groups, inferred = {}, "--no-groups"
+    elif any(is_open.values()):
+        found = infer_groups(clips)
+        groups, inferred = found.groups, found.groups_from
+    else:
+        return clips, sources[0]
+    named = [
+        replace(clip, group=groups.get(clip.clip_id, clip.group)) if is_open[clip.clip_id] else clip
+        for clip in clips
+    ]
+    if any(map(_is_own_group, named)):
+        sources.append("the file of each span")
+    if groups or not sources or inferred.startswith("unknown:"):
+        sources.append(inferred)
+    return named, "; ".join(sources)
+
+
+def _is_own_group(clip: Clip) -> bool:
+    return clip.is_span and clip.group == split_clip_id(clip.clip_id)[0]
+
+
+def _name(items: list[str]) -> str:
+    shown = [f"'{item}'" for item in items[:_MOST_NAMED]]
+    more = len(items) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")

@@ -5,51 +5,47 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from features.errors import OutputUnwritable, StoreBusy
 from features.records import ClipRecord, EmbeddedClip, StoreHeader
 from features.store.hdf5 import clip_crc32, read_pieces, write_store_file
 from features.store.store import Store, open_store, parts_folder
 from features.system.files import clear_partials
+from features.system.locks import LockHeld, hold_lock
 
 
 @contextmanager
 def lock_store(path: Path) -> Iterator[None]:
     """Hold a store for writing, and clear what killed writers left; StoreBusy if another does."""
     lock_path = path.with_name(f".{path.name}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(f"'{path}' is a folder")
-        # Where it cannot be created, a lock would only seem to be taken.
-        lock_path.touch()
-        lock = FileLock(lock_path, timeout=0)
-        lock.acquire()
-    except Timeout as problem:
-        raise StoreBusy(
-            f"Only one process may write to a store. '{path}' is in use by another one.",
-            hint="wait until the other extract-features has ended, or give another --out",
-        ) from problem
-    except OSError as problem:
-        raise OutputUnwritable(
-            f"The store's folder must be writable. Creating '{path}' failed: {problem}.",
-            hint="give --out in a folder where you may write",
-        ) from problem
-    try:
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise IsADirectoryError(f"'{path}' is a folder")
+            # Where it cannot be created, a lock would only seem to be taken.
+            lock_path.touch()
+            stack.enter_context(hold_lock(lock_path, wait=False))
+        except LockHeld as problem:
+            raise StoreBusy(
+                f"Only one process may write to a store. '{path}' is in use by {problem}.",
+                hint="wait until the other extract-features has ended, or give another --out",
+            ) from problem
+        except OSError as problem:
+            raise OutputUnwritable(
+                f"The store's folder must be writable. Creating '{path}' failed: {problem}.",
+                hint="give --out in a folder where you may write",
+            ) from problem
         clear_partials(path)
         for leftover in parts_folder(path).glob("*.partial*"):
             leftover.unlink()
         with suppress(OSError):
             parts_folder(path).rmdir()  # if that is all it held
         yield
-    finally:
-        lock.release()
 
 
 def commit_clips(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -60,6 +62,8 @@ _NUMBER_COLUMNS: dict[str, tuple[str, type[np.generic]]] = {
 }
 # What is odd about a video is kept as part of the clip's reason.
 _FACTS = tuple(field.name for field in fields(VideoFacts) if field.name != "note")
+# Only in stores with a clip that is a span of its file; NaN where a clip has no such bound.
+_SPAN_COLUMNS = ("start_seconds", "end_seconds")
 
 _MEND_HINT = (
     "restore the file from a copy, or save what is whole with framehead inspect STORE --repair "
@@ -236,7 +240,7 @@ def write_store_file(
     folder is not writable or the disk is full.
     """
     try:
-        with whole_file(path, sync=True) as partial, h5py.File(partial, "w") as file:
+        with whole_file(path, sync=True) as partial, _create_unlocked(partial) as file:
             # The table first: what a truncated file loses is then its last frames only.
             _write_table(file, header, clips, history)
             file.attrs["merged_parts"] = json.dumps(list(merged_parts))
@@ -247,7 +251,8 @@ def write_store_file(
     except (OSError, RuntimeError) as problem:  # h5py raises both for a full disk
         raise OutputUnwritable(
             f"The store must be writable. Writing '{path}' failed: {_first_line(problem)}.",
-            hint="free disk space or give another --out, then run the same command again: "
+            hint=_lock_hint(problem)
+            or "free disk space or give another --out, then run the same command again: "
             "it goes on from the last commit",
         ) from problem
 
@@ -295,6 +300,8 @@ def _write_table(
         table.create_dataset(name, data=np.array(values, dtype=object), dtype=dtype)
     for name, (_, kind) in _NUMBER_COLUMNS.items():
         table.create_dataset(name, data=np.asarray(columns[name], dtype=kind))
+    for name in _present_spans(columns):
+        table.create_dataset(name, data=np.asarray(columns[name], dtype=np.float64))
     header_text = header.to_json()
     history_text = json.dumps(list(history), sort_keys=True)
     file.attrs["format"] = _FORMAT_NAME
@@ -310,6 +317,10 @@ def _lay_out_columns(clips: Sequence[ClipRecord]) -> _Columns:
     places = {**_TEXT_COLUMNS, **{name: place for name, (place, _) in _NUMBER_COLUMNS.items()}}
     columns = {name: list(map(attrgetter(place), clips)) for name, place in places.items() if place}
     columns["is_current"] = list(map(int, columns["is_current"]))
+    if any(clip.start_seconds is not None for clip in clips):
+        for name in _SPAN_COLUMNS:
+            bounds = map(attrgetter(name), clips)
+            columns[name] = [math.nan if bound is None else bound for bound in bounds]
     columns["offset"] = list(accumulate(columns["n_frames"], initial=0))[:-1]
     columns["row_crc32"] = _checksum_rows(columns)
     return columns
@@ -328,6 +339,7 @@ def _lay_out_rows(
         map(VideoFacts, *(columns[name] for name in _FACTS)),
         columns["crc32"],
         map(bool, columns["is_current"]),
+        *(_read_bounds(columns, name) for name in _SPAN_COLUMNS),
     )
     places = zip(columns["offset"], columns["n_frames"], strict=True)
     return tuple(clips), tuple(FrameRange(path, *place) for place in places)
@@ -340,19 +352,33 @@ def _read_columns(file: h5py.File, path: Path) -> _Columns:
         name: [value.decode("utf-8", "surrogateescape") for value in table[name][()]]
         for name in _TEXT_COLUMNS
     }
-    columns.update({name: table[name][()].tolist() for name in _NUMBER_COLUMNS})
+    present = [name for name in _SPAN_COLUMNS if name in table]
+    columns.update({name: table[name][()].tolist() for name in (*_NUMBER_COLUMNS, *present)})
     return columns
 
 
+def _read_bounds(columns: _Columns, name: str) -> list[float | None]:
+    bounds = columns.get(name) or [math.nan] * len(columns["clip_id"])
+    return [None if math.isnan(bound) else bound for bound in bounds]
+
+
+def _present_spans(columns: _Columns) -> list[str]:
+    return [name for name in _SPAN_COLUMNS if name in columns]
+
+
+def _column_order(columns: _Columns) -> list[str]:
+    return [*_TEXT_COLUMNS, *_NUMBER_COLUMNS, *_present_spans(columns)]
+
+
 def _checksum_rows(columns: _Columns) -> list[int]:
-    names = [name for name in (*_TEXT_COLUMNS, *_NUMBER_COLUMNS) if name != "row_crc32"]
+    names = [name for name in _column_order(columns) if name != "row_crc32"]
     rows = zip(*(columns[name] for name in names), strict=True)
     return [zlib.crc32(json.dumps(row).encode()) for row in rows]
 
 
 def _digest_table(header_text: str, history_text: str, columns: _Columns) -> str:
     """Return the SHA-256 of everything in a file that is not an array of frames."""
-    ordered = [columns[name] for name in (*_TEXT_COLUMNS, *_NUMBER_COLUMNS)]
+    ordered = [columns[name] for name in _column_order(columns)]
     text = json.dumps([header_text, history_text, ordered])
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -369,7 +395,7 @@ def _open_for_reading(path: Path) -> Iterator[h5py.File]:
             f"A store must be a whole HDF5 file. Opening '{path}' "
             f"({path.stat().st_size if path.exists() else 0} bytes) failed: "
             f"{_first_line(problem)}.",
-            hint=f"it is truncated: {_MEND_HINT}"
+            hint=_lock_hint(problem) or f"it is truncated: {_MEND_HINT}"
             if is_hdf5(path)
             else "give the file named by extract-features --out; this is no HDF5 file",
         ) from problem
@@ -394,6 +420,22 @@ def _open_unlocked(path: Path) -> h5py.File:
         if "locking flag" not in str(problem):
             raise
         return h5py.File(path, "r")
+
+
+def _create_unlocked(path: Path) -> h5py.File:
+    # Nobody else knows of a file that is not in its place yet.
+    return h5py.File(path, "w", locking=False)
+
+
+def _lock_hint(problem: BaseException) -> str:
+    """Say how to go on where HDF5 was told to lock on a file system without locks."""
+    told = os.environ.get("HDF5_USE_FILE_LOCKING", "")
+    if "unable to lock file" not in str(problem) or not told:
+        return ""
+    return (
+        f"the environment has HDF5_USE_FILE_LOCKING={told}, and this file system has no locks: "
+        "unset it, or set it to FALSE"
+    )
 
 
 def _require_our_format(file: h5py.File, path: Path) -> None:

@@ -16,9 +16,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from filelock import FileLock, Timeout
-
 from features.errors import FrameHeadError, OutputExists, OutputUnwritable
+from features.system.locks import LockHeld, hold_lock
 
 # Names have a limit, which what is added to them must not pass.
 _MOST_NAME_CHARACTERS = 40
@@ -66,14 +65,14 @@ def clear_partials_in(folder: Path) -> None:
 def sole_writer(path: Path) -> Iterator[None]:
     """Wait for the only right to write a file, and clear what killed writers left of it.
 
-    Where a lock cannot be had (no file locks on that disk), several may write at once, and
+    Where no lock can be had (the folder is not writable), several may write at once, and
     nothing is cleared.
     """
     lock_path = path.with_name(f"{_partial_prefix(path)}lock")
     with ExitStack() as stack:
-        with suppress(OSError, NotImplementedError):
+        with suppress(OSError):
             lock_path.touch()  # where that fails, Windows would wait for the lock for ever
-            stack.enter_context(FileLock(lock_path))
+            stack.enter_context(hold_lock(lock_path))
             clear_partials(path)
         yield
 
@@ -87,19 +86,16 @@ def private_folder(near: Path) -> Iterator[Path]:
     prefix = _partial_prefix(near)
     near.parent.mkdir(parents=True, exist_ok=True)
     clear_abandoned(near)
-    while True:
-        # A name of our own: the user may have named a folder in any way that we could guess.
-        folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=".partial", dir=near.parent))
-        lock = FileLock(folder / _LOCK_NAME)
-        lock.acquire()
-        if (folder / _LOCK_NAME).exists():
-            break
-        lock.release()  # another process took the folder for an abandoned one
-    try:
+    with ExitStack() as stack:
+        while True:
+            # A name of our own: the user may have named a folder in any way that we could guess.
+            folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=".partial", dir=near.parent))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            stack.enter_context(hold_lock(folder / _LOCK_NAME))
+            if (folder / _LOCK_NAME).exists():
+                break
+            stack.close()  # another process took the folder for an abandoned one
         yield folder
-    finally:
-        lock.release()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def clear_abandoned(near: Path) -> None:
@@ -263,11 +259,11 @@ def _partial_prefix(path: Path) -> str:
 
 def _remove_if_abandoned(folder: Path, near: Path) -> None:
     lock_path = folder / _LOCK_NAME
-    with suppress(OSError, NotImplementedError, Timeout):
+    with suppress(OSError, LockHeld):
         # Without a lock it was made this moment, or its maker was killed before locking it.
         if not lock_path.exists() and time.time() - folder.stat().st_mtime < _UNLOCKED_SECONDS:
             return
-        with FileLock(lock_path, timeout=0):
+        with hold_lock(lock_path, wait=False):
             retired = folder / _RETIRED_NAME
             if retired.exists() and not os.path.lexists(near):
                 retired.rename(near)  # killed between the two renames of `replace_folder`

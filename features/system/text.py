@@ -49,6 +49,20 @@ def format_bytes(n_bytes: int) -> str:
     return f"{size:.1f} TB"
 
 
+def format_seconds(seconds: float) -> str:
+    """Write a time in the unit that suits it.
+
+    Examples
+    --------
+    >>> format_seconds(150)
+    '2.5 minutes'
+    """
+    for size, unit in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def format_count(n: int, noun: str, *, plural: str = "") -> str:
     """Write a count with its noun.
 

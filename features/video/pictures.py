@@ -85,8 +85,9 @@ def take_pictures(
 
 
 def _decode(store: Store, records: Iterable[ClipRecord], folder: Path) -> dict[str, Picture]:
+    records = list(records)
     sources = {clip.clip_id: clip.source for clip in records}
-    clips = [Clip(clip_id, folder / clip_id) for clip_id in sources]
+    clips = [Clip(clip.clip_id, folder / clip.file_id) for clip in records]
     settings = WorkerSettings(
         sampling=FrameSampling("stride", 1.0),
         size_px=MOST_PX,

@@ -108,6 +108,13 @@ class DecodeWorker:
         """Decode one clip; ends with a `ClipEnd` whatever happens to the process."""
         source = SourceFile(0, 0, "")
         request: dict[str, Any] = {"path_hex": os.fsencode(clip.path).hex()}
+        if clip.is_span:
+            in_frames = clip.start_frame is not None
+            request["span"] = {
+                "start": clip.start_frame if in_frames else clip.start_seconds,
+                "end": clip.end_frame if in_frames else clip.end_seconds,
+                "unit": "frames" if in_frames else "seconds",
+            }
         if clip.clip_id in self._settings.picture_of:
             request["frame_index"] = self._settings.picture_of[clip.clip_id]
         if clip.clip_id in self._settings.overlay_of:

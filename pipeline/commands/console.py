@@ -115,7 +115,7 @@ def common_options(command: _Command) -> _Command:
             expose_value=False,
             is_eager=True,
             callback=_load_plugins,
-            help="Module that registers heads or export formats of your own: its name, or a .py "
+            help="Module that registers heads, export or annotation formats: its name, or a .py "
             "file. May be given several times, or in FRAMEHEAD_PLUGINS.",
         ),
     ):
@@ -209,6 +209,7 @@ def describe_clips(result: RunSummary | Comparison, n_test: int) -> list[str]:
     """Say which clips a result is not about, and which ones make it look better than it is."""
     from pipeline.report.pages import GROUPS_UNKNOWN
     from pipeline.splits.leaks import describe_near_duplicates
+    from pipeline.splits.split import describe_class_gaps
 
     lines = []
     if result.n_missing:
@@ -220,6 +221,11 @@ def describe_clips(result: RunSummary | Comparison, n_test: int) -> list[str]:
         lines.append(f"{format_count(result.n_excluded, 'clip')} of the store in no part")
     if result.n_failed:
         lines.append(f"{format_count(result.n_failed, 'clip')} of the store without embeddings")
+    if result.n_unlabelled:
+        lines.append(
+            f"{format_count(result.n_unlabelled, 'clip')} of the store without a label, left out"
+        )
+    lines += describe_class_gaps(result.classes_without, result.n_classes)
     if not result.groups_known:
         lines.append(GROUPS_UNKNOWN)
     text = describe_near_duplicates(result.near_duplicates, result.n_near_duplicates, n_test)

@@ -142,16 +142,7 @@ def demo_to_text(summary: DemoSummary) -> str:
 
 
 def list_commands(summary: DemoSummary) -> list[str]:
-    """List the commands that do the same with a folder of one's own.
-
-    Parameters
-    ----------
-    summary : DemoSummary
-
-    Returns
-    -------
-    list of str
-    """
+    """List the commands that do the same with a folder of one's own."""
     # The demo's substitute is named, for no other command ever chooses it by itself.
     weights = " --weights builtin" if summary.weights == BUILTIN else ""
     return [

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,17 @@ from pipeline.report.comparison import write_comparison_report
 from pipeline.report.pages import require_videos
 from pipeline.runs.provenance import digest_clips, name_differences
 from pipeline.scores.paired import HeadPair
-from pipeline.splits.choose import SplitOptions, choose_splits, require_seed, usable_clips
+from pipeline.splits.choose import (
+    SplitOptions,
+    choose_splits,
+    count_unlabelled,
+    require_seed,
+    usable_clips,
+)
 from pipeline.splits.files import split_to_json, write_split
 from pipeline.splits.leaks import NearDuplicate, find_straddling_duplicates
-from pipeline.splits.split import Split
+from pipeline.splits.split import Split, find_class_gaps
+from pipeline.training.fit import require_memory_for_fit
 from pipeline.training.options import FitOptions
 
 COMPARISON_SCHEMA = 1
@@ -93,6 +100,12 @@ class Comparison:
         Clips that the split file names and the store lacks.
     split_method : str
         What made the split, or the first of the folds, for people.
+    n_unlabelled : int
+        Clips of the store without a label, which are in no part.
+    n_classes : int
+        Classes of the store's clips.
+    classes_without : dict of str to list of str
+        Classes without a clip in a part of any split, by part: "train", "val", "test".
     """
 
     path: str
@@ -116,6 +129,9 @@ class Comparison:
     n_near_duplicates: int
     n_missing: int = 0
     split_method: str = ""
+    n_unlabelled: int = 0
+    n_classes: int = 0
+    classes_without: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +272,9 @@ def compare_heads(
             n_near_duplicates=n_near_duplicates,
             n_missing=len(splits[0].missing),
             split_method=splits[0].method,
+            n_unlabelled=count_unlabelled(store),
+            n_classes=len(set(labels.values())),
+            classes_without=find_class_gaps(usable_clips(store), splits),
         )
         with report_unwritable(target):
             _write_results(folder, comparison, results, plan, settings, store.header)
@@ -393,6 +412,9 @@ def _finish_trials(
     missing = [trial for trial in trials if known[trial] is None]
     n_reused = len(trials) - len(missing)
     if missing:
+        n_jobs = choose_jobs(jobs, len(missing))
+        heads = {trial.head for trial in missing}
+        require_memory_for_fit(store, plan.splits, heads, plan.head_options, n_at_once=n_jobs)
         used = {i for split in plan.splits for i in (*split.train, *split.val, *split.test)}
         sequences = load_sequences(store, sorted(used), plan.classes)
         with ExitStack() as stack:
@@ -400,9 +422,7 @@ def _finish_trials(
                 write_plan(folder / _PLAN_FILE, plan)
                 shared = stack.enter_context(shared_sequences(sequences, folder))
             del sequences  # The workers map the files; this process needs them no more.
-            running = run_trials(
-                folder / _PLAN_FILE, shared, missing, jobs=choose_jobs(jobs, len(missing))
-            )
+            running = run_trials(folder / _PLAN_FILE, shared, missing, jobs=n_jobs)
             stack.enter_context(closing(running))
             for n_done, trial in enumerate(running, start=n_reused + 1):
                 known[trial] = read_trial_result(plan.folder, trial)

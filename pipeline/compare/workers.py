@@ -125,8 +125,8 @@ class _Worker:
             raise TrainingFailed(
                 f"A worker process must survive its trials. At {trial.file_name} it ended with "
                 f"{self._helper.how_it_ended()}.",
-                hint="run the same command again, finished trials are kept; use fewer --jobs "
-                "if memory ran out",
+                hint="run the same command again, finished trials are kept unless --overwrite is "
+                "given; use fewer --jobs if memory ran out",
             )
         answer = json.loads(line)
         if answer["kind"] == "failed":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from features.errors import NoClips, OptionInvalid, StoreDamaged
 from features.records import ClipRecord, IntArray, VectorArray
 from features.store.hdf5 import FrameRange, clip_crc32, read_frame_range
 from features.store.store import Store
+from features.system.machine import memory_limit_bytes
 
 BoolArray = npt.NDArray[np.bool_]
 Float32Array = npt.NDArray[np.float32]
@@ -22,6 +23,8 @@ Float32Array = npt.NDArray[np.float32]
 # Frames read at once, and frames of other clips read in vain rather than opening the file again.
 _READ_FRAMES = 4096
 _READ_GAP = 512
+# Bytes; of the widest registers that any build of TensorFlow uses.
+_ALIGNMENT = 64
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -56,30 +59,7 @@ class Sequences:
 
 
 def load_sequences(store: Store, clip_ids: Sequence[str], classes: Sequence[str]) -> Sequences:
-    """Read clips of a store, in one pass over the file.
-
-    Parameters
-    ----------
-    store : Store
-    clip_ids : sequence of str
-        Clips of the store that are done, in the order wanted.
-    classes : sequence of str
-        Class names in the order of the head's outputs.
-
-    Returns
-    -------
-    Sequences
-        In the order of `clip_ids`.
-
-    Raises
-    ------
-    NoClips
-        If `clip_ids` is empty, or the store has no embeddings of one of them.
-    OptionInvalid
-        If the padded array would not fit into the memory of this machine.
-    StoreDamaged
-        If the store cannot be read, or a clip does not match its checksum.
-    """
+    """Read clips of a store in the order asked for; classes are in the order of the outputs."""
     position = {clip_id: index for index, clip_id in enumerate(clip_ids)}
     # In the order of the store, so that neighbours are read together.
     records = [clip for clip in store.clips if clip.clip_id in position and clip.n_frames > 0]
@@ -91,10 +71,10 @@ def load_sequences(store: Store, clip_ids: Sequence[str], classes: Sequence[str]
             f"{len(records)} of {len(position)}; missing: '{missing}'.",
             hint="run extract-features again, or make the split anew",
         )
+    require_memory(store, clip_ids)
     max_frames = max(clip.n_frames for clip in records)
     dim = store.header.backbone.embedding_dim
     dtype = np.dtype(store.header.dtype)
-    _require_memory((len(records), max_frames, dim), dtype)
     index_of = {label: index for index, label in enumerate(classes)}
     vectors = np.zeros((len(records), max_frames, dim), dtype=dtype)
     mask = np.zeros((len(records), max_frames), dtype=np.bool_)
@@ -147,23 +127,7 @@ def _join_neighbours(
 
 
 def sequence_from_vectors(vectors: Sequence[VectorArray]) -> Sequences:
-    """Pad clips whose embeddings are at hand, for prediction.
-
-    Parameters
-    ----------
-    vectors : sequence of ndarray of float, each of shape (n_frames, embedding_dim)
-        At least one clip, at least one frame each.
-
-    Returns
-    -------
-    Sequences
-        Vectors are float32; class indices are -1, clip ids are the positions "0", "1", ...
-
-    Raises
-    ------
-    NoClips
-        If there is no clip, or a clip has no frame.
-    """
+    """Pad clips whose embeddings are at hand, (n_frames, embedding_dim) each, none empty."""
     if not vectors or any(len(clip) == 0 for clip in vectors):
         raise NoClips(
             f"Every clip must have a frame. Received: {[len(v) for v in vectors]} frames."
@@ -177,19 +141,21 @@ def sequence_from_vectors(vectors: Sequence[VectorArray]) -> Sequences:
     return Sequences(padded, mask, class_indices, tuple(str(i) for i in range(len(vectors))))
 
 
+def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> VectorArray:
+    """Make an array that TensorFlow can use without a copy, see `is_aligned`."""
+    n_bytes = math.prod(shape) * dtype.itemsize
+    buffer = np.zeros(n_bytes + _ALIGNMENT, dtype=np.uint8)
+    start = -buffer.ctypes.data % _ALIGNMENT
+    return buffer[start : start + n_bytes].view(dtype).reshape(shape)
+
+
+def is_aligned(array: VectorArray) -> bool:
+    """Tell whether an array begins where TensorFlow wants its tensors to begin."""
+    return array.ctypes.data % _ALIGNMENT == 0
+
+
 def take_clips(sequences: Sequences, clip_ids: Sequence[str]) -> Sequences:
-    """Copy some clips out of sequences.
-
-    Parameters
-    ----------
-    sequences : Sequences
-    clip_ids : sequence of str
-        Clips of `sequences`, in the order wanted.
-
-    Returns
-    -------
-    Sequences
-    """
+    """Copy some clips out of sequences."""
     position = {clip_id: index for index, clip_id in enumerate(sequences.clip_ids)}
     rows = np.array([position[clip_id] for clip_id in clip_ids], dtype=np.int64)
     return Sequences(
@@ -201,36 +167,16 @@ def take_clips(sequences: Sequences, clip_ids: Sequence[str]) -> Sequences:
 
 
 def model_inputs(sequences: Sequences, rows: IntArray | slice) -> dict[str, Any]:
-    """Cut one batch in the form in which heads take it.
-
-    Parameters
-    ----------
-    sequences : Sequences
-    rows : ndarray of int64 or slice
-        Which clips.
-
-    Returns
-    -------
-    dict
-        "vectors", float32 (n, max_frames, embedding_dim), and "mask", bool (n, max_frames).
-    """
+    """Cut one batch as heads take it: "vectors", (n, max_frames, embedding_dim), and "mask"."""
     vectors = sequences.vectors[rows].astype(np.float32)
     return {"vectors": vectors, "mask": sequences.mask[rows]}
 
 
 def frame_statistics(sequences: Sequences) -> tuple[Float32Array, Float32Array]:
-    """Measure mean and spread of each embedding dimension over all frames.
+    """Measure mean and spread of each embedding dimension over all frames of the training part.
 
-    Parameters
-    ----------
-    sequences : Sequences
-        The training part, and nothing else.
-
-    Returns
-    -------
-    mean, deviation : ndarray of float32, shape (embedding_dim,)
-        A dimension that hardly varies gets a tenth of the mean deviation, so that a test
-        clip in which it does vary is not blown up.
+    A dimension that hardly varies gets a tenth of the mean deviation, so that a test clip in which
+    it does vary is not blown up.
     """
     dim = sequences.vectors.shape[2]
     n_frames = int(sequences.mask.sum())
@@ -250,21 +196,9 @@ def frame_statistics(sequences: Sequences) -> tuple[Float32Array, Float32Array]:
 def frame_components(
     sequences: Sequences, mean: Float32Array, deviation: Float32Array, n_components: int
 ) -> Float32Array:
-    """Find the strongest principal components of standardised frames.
+    """Find the strongest principal components of standardised frames, as orthonormal columns.
 
-    Parameters
-    ----------
-    sequences : Sequences
-        The training part, and nothing else.
-    mean, deviation : ndarray of float32, shape (embedding_dim,)
-        See `frame_statistics`.
-    n_components : int
-        At most embedding_dim.
-
-    Returns
-    -------
-    ndarray of float32, shape (embedding_dim, n_components)
-        Columns are orthonormal, by falling variance; the largest entry of each is positive.
+    They come by falling variance, and the largest entry of each is positive.
     """
     dim = sequences.vectors.shape[2]
     products = np.zeros((dim, dim))
@@ -284,14 +218,20 @@ def _valid_frames(sequences: Sequences) -> Iterator[npt.NDArray[np.float64]]:
         yield sequences.vectors[rows][sequences.mask[rows]].astype(np.float64)
 
 
-def _require_memory(shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
-    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+def require_memory(store: Store, clip_ids: Iterable[str], *, copies: float = 1) -> None:
+    """Refuse clips whose padded array does not fit into memory as many times as it is needed."""
+    wanted = set(clip_ids)
+    lengths = [clip.n_frames for clip in store.clips if clip.clip_id in wanted]
+    have_bytes = memory_limit_bytes()
+    if not lengths or have_bytes is None:
         return
-    have_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    want_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    n_values = len(lengths) * max(lengths) * store.header.backbone.embedding_dim
+    want_bytes = copies * n_values * np.dtype(store.header.dtype).itemsize
     if want_bytes > have_bytes:
         raise OptionInvalid(
-            f"The padded clips must fit into memory. {shape[0]} clips of up to {shape[1]} frames "
-            f"need {want_bytes / 1e9:.1f} GB, this machine has {have_bytes / 1e9:.1f} GB.",
-            hint="extract with --frames N instead of a rate or all frames",
+            f"The padded clips must fit into memory. {len(lengths)} clips of up to {max(lengths)} "
+            f"frames, {copies:.3g} times at once, need {want_bytes / 1e9:.1f} GB; there are "
+            f"{have_bytes / 1e9:.1f} GB.",
+            hint="extract with --frames N instead of a rate or all frames, keep fewer dimensions "
+            "with --reduce pca:N, or compare with fewer --jobs",
         )

@@ -10,22 +10,10 @@ from pipeline.heads.registry import Aggregate
 
 
 def cut_windows(sequences: Sequences, window: int | None) -> tuple[Sequences, IntArray]:
-    """Cut clips into windows.
+    """Cut clips into windows, and tell the clip that each window is of.
 
-    Parameters
-    ----------
-    sequences : Sequences
-    window : int or None
-        Frames per window, at least 1; None for one window per clip, the whole of it.
-
-    Returns
-    -------
-    Sequences
-        Of at most `window` frames. Windows follow each other without a gap; the last one of
-        a clip ends with the clip and may therefore overlap the one before. A clip that is
-        shorter than a window is one window.
-    ndarray of int64, shape (n_windows,)
-        The clip that each window is of; rising.
+    Windows follow each other without a gap; the last one of a clip ends with it and may overlap
+    the one before. A clip that is shorter than a window is one window.
     """
     n_clips, max_frames = sequences.mask.shape
     if window is None or max_frames <= window:
@@ -49,21 +37,7 @@ def cut_windows(sequences: Sequences, window: int | None) -> tuple[Sequences, In
 
 
 def join_windows(probabilities: Float32Array, owners: IntArray, how: Aggregate) -> Float32Array:
-    """Make the answers for the windows of each clip one answer.
-
-    Parameters
-    ----------
-    probabilities : ndarray of float32, shape (n_windows, n_classes)
-    owners : ndarray of int64, shape (n_windows,)
-        See `cut_windows`.
-    how : {"mean", "max", "vote"}
-        See `pipeline.heads.registry.HeadOptions`.
-
-    Returns
-    -------
-    ndarray of float32, shape (n_clips, n_classes)
-        Rows sum to 1.
-    """
+    """Make the answers for the windows of each clip one answer."""
     if len(owners) == owners[-1] + 1:
         return probabilities
     if how == "mean":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from features.backbone.weights import BUILTIN, IMAGENET, BackboneOptions, find_backbone
+from features.clips.discover import FolderOptions
 from features.errors import OptionInvalid, OutputExists, WeightsNotFound, resuming
 from features.extract import Progress, extract_features
 from features.system.files import clear_partials, read_json, report_unwritable, write_json
@@ -52,12 +53,12 @@ class DemoOptions:
     Attributes
     ----------
     weights : str or Path, optional
-        Weights of MobileNetV2 with alpha 0.35, the narrowest, for speed. "imagenet", "builtin"
+        Weights of MobileNetV2 with alpha 0.35, the narrowest and fastest. "imagenet", "builtin"
         or a Keras file made with ``include_top=False``. By default imagenet if Keras has them or
         can get them, else builtin.
     n_actors : int, default 12
-        People to learn from, at least 3; fewer are quicker, and tell less. A third as many
-        are drawn into another folder, to be predicted only.
+        Number of people to learn from, at least 3; fewer are faster, but prove less. A third as
+        many are drawn into another folder, to be predicted only.
     seed : int, default 0
         Seed of the drawings, the splits and the training.
 
@@ -199,7 +200,7 @@ def run_demo(
     extract_features(
         sample.folder,
         folder / "embeddings.h5",
-        labels=sample.csv_path,
+        folder=FolderOptions(labels=sample.csv_path),
         backbone=BackboneOptions(known["weights"], alpha=_ALPHA, size_px=size_px),
         on_progress=on_event,
     )

@@ -14,6 +14,7 @@ from features.system.keras import import_keras
 from pipeline.data.sequences import (
     Float32Array,
     Sequences,
+    aligned_zeros,
     frame_components,
     frame_statistics,
     model_inputs,
@@ -51,54 +52,31 @@ class HeadModel:
 def build_head(
     name: str, *, embedding_dim: int, n_classes: int, options: HeadOptions | None = None
 ) -> HeadModel:
-    """Build an untrained head.
-
-    Parameters
-    ----------
-    name : str
-        See `pipeline.heads.registry.parse_head`.
-    embedding_dim : int
-    n_classes : int
-        At least 2.
-    options : HeadOptions, optional
-
-    Returns
-    -------
-    HeadModel
-        Its front lets embeddings through unchanged until `fit_front` has seen some.
-
-    Raises
-    ------
-    HeadUnknown
-        If there is no such head.
-    OptionInvalid
-        If there are not as many dimensions as `options.reduce` is to keep.
-    """
+    """Build an untrained head."""
     options = options or HeadOptions()
     core = build_core(name, embedding_dim=embedding_dim, n_classes=n_classes, options=options)
     return complete_head(core, name, embedding_dim=embedding_dim, options=options)
 
 
 def build_core(name: str, *, embedding_dim: int, n_classes: int, options: HeadOptions) -> Any:
-    """Build the half that learns; parameters and errors as in `build_head`.
-
-    Returns
-    -------
-    keras.Model
-        See `HeadModel`.
-    """
-    kind, sees = parse_head(name)
-    dim = options.n_components or embedding_dim
-    if dim > embedding_dim:
+    """Build the half that learns; parameters and errors as in `build_head`."""
+    kind, _ = parse_head(name)
+    if (options.n_components or 0) > embedding_dim:
         raise OptionInvalid(
             f"--reduce cannot keep more dimensions than there are. Received: {options.reduce} "
             f"for embeddings of {embedding_dim}.",
             hint=f"--reduce pca:{max(1, embedding_dim // 4)}",
         )
-    widths = {"appearance": dim, "motion": 2 * dim + 1, "both": 3 * dim + 1, "centred": 2 * dim}
-    inputs = _inputs(widths[sees])
+    inputs = _inputs(core_width(name, embedding_dim=embedding_dim, options=options))
     probabilities = _classify(kind, inputs["vectors"], inputs["mask"], n_classes, options)
     return import_keras().Model(inputs, probabilities, name=_model_name(kind))
+
+
+def core_width(name: str, *, embedding_dim: int, options: HeadOptions) -> int:
+    """Return the dimensions of the prepared frames that a head's core sees."""
+    dim = options.n_components or embedding_dim
+    widths = {"appearance": dim, "motion": 2 * dim + 1, "both": 3 * dim + 1, "centred": 2 * dim}
+    return widths[parse_head(name)[1]]
 
 
 def complete_head(core: Any, name: str, *, embedding_dim: int, options: HeadOptions) -> HeadModel:
@@ -167,14 +145,7 @@ def _classify(kind: HeadKind, frames: Any, mask: Any, n_classes: int, options: H
 
 
 def fit_front(head: HeadModel, train: Sequences) -> None:
-    """Fit what prepares the embeddings, on the training part and nothing else.
-
-    Parameters
-    ----------
-    head : HeadModel
-    train : Sequences
-        Embeddings.
-    """
+    """Fit what prepares the embeddings, on the training part and nothing else."""
     layers = {layer.name: layer for layer in head.front.layers}
     layers["standardise"].set_statistics(*frame_statistics(train))
     if "reduce" in layers:
@@ -201,22 +172,10 @@ def fit_front(head: HeadModel, train: Sequences) -> None:
 
 
 def prepare(head: HeadModel, embeddings: Sequences) -> Sequences:
-    """Compute once what a head's core sees, so that training need not do it every epoch.
-
-    Parameters
-    ----------
-    head : HeadModel
-        After `fit_front`.
-    embeddings : Sequences
-
-    Returns
-    -------
-    Sequences
-        Prepared frames, in the type of the embeddings.
-    """
+    """Compute once what a head's core sees, so that training need not do it every epoch."""
     n_clips, max_frames = embeddings.mask.shape
     dim = head.front.output_shape[-1]
-    prepared = np.zeros((n_clips, max_frames, dim), dtype=embeddings.vectors.dtype)
+    prepared = aligned_zeros((n_clips, max_frames, dim), embeddings.vectors.dtype)
     size = min(_BLOCK_CLIPS, n_clips)
     for start in range(0, n_clips, size):
         # Whole blocks of one shape: the backend compiles once.

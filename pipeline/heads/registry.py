@@ -170,25 +170,7 @@ def require_reachable(kind: HeadKind) -> None:
 
 
 def parse_head(name: str) -> tuple[HeadKind, HeadInput]:
-    """Look up a head by its name, which may say what it sees.
-
-    Parameters
-    ----------
-    name : str
-        A key of `HEADS`, or one followed by ":" and "appearance" (embeddings as they are),
-        "motion" (what changes from frame to frame), "both" of these, or "centred" (embeddings,
-        and how they differ from the mean of their clip).
-
-    Returns
-    -------
-    HeadKind
-    {"appearance", "motion", "both", "centred"}
-
-    Raises
-    ------
-    HeadUnknown
-        If there is none of this name; names the choices and the closest one.
-    """
+    """Look up a head by its name, which may say what it sees."""
     base, colon, given = name.partition(":")
     if base not in HEADS:
         close = difflib.get_close_matches(base.lower(), HEADS, n=1, cutoff=0.6)

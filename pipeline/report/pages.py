@@ -18,6 +18,7 @@ from features.system.files import write_text
 from features.system.text import printable
 from features.video.pictures import take_pictures
 from pipeline.splits.leaks import NearDuplicate, describe_near_duplicates
+from pipeline.splits.split import describe_class_gaps
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -109,6 +110,9 @@ def describe_page(
     return {
         **{name: content[name] for name in shown},
         "near_duplicates": describe_near_duplicates(pairs, summary["n_near_duplicates"], n_tested),
+        "class_gaps": describe_class_gaps(
+            summary.get("classes_without", {}), summary.get("n_classes", 0)
+        ),
         "groups_unknown": GROUPS_UNKNOWN.partition(": ")[2],
         "backbone": f"{backbone.name} alpha {backbone.alpha:g}, {backbone.size_px} px",
         "sampling": str(made.sampling),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from features.backbone.engines import choose_engine
 from features.backbone.weights import IMAGENET, BackboneFiles, BackboneOptions, find_backbone
-from features.clips.discover import discover_clips
+from features.clips.discover import NO_LABELS, FolderOptions, discover_clips
 from features.embed import EmbedOptions, embed_clips
 from features.errors import VideosNotFound, WeightsMismatch
 from features.extract import Progress
@@ -219,7 +219,7 @@ def _list_clips(videos: Iterable[str | Path]) -> list[tuple[Clip, str]]:
     for video in videos:
         path = Path(video)
         if path.is_dir():
-            found = discover_clips(path).clips
+            found = discover_clips(path, FolderOptions(labels=NO_LABELS)).clips
             named = ((Clip(str(clip.path), clip.path), clip.clip_id) for clip in found)
             clips.update({clip.clip_id: (clip, name) for clip, name in named})
         elif path.exists():

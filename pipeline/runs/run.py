@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,12 @@ class RunSummary:
         Clips of different parts that seem to be one recording.
     n_near_duplicates : int
         Test clips that have such a clip in training or validation.
+    n_unlabelled : int
+        Clips of the store without a label, which are in no part.
+    n_classes : int
+        Classes of the store's clips.
+    classes_without : dict of str to list of str
+        Classes without a clip in a part, by part: "train", "val", "test".
     """
 
     path: str
@@ -79,6 +85,9 @@ class RunSummary:
     n_missing: int = 0
     split_method: str = ""
     is_new: bool = True
+    n_unlabelled: int = 0
+    n_classes: int = 0
+    classes_without: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -141,8 +141,13 @@ class SplitSource:
 
 
 def usable_clips(store: Store) -> tuple[ClipRecord, ...]:
-    """Return the clips that a head can train on or be tested with: done, with frames."""
-    return tuple(clip for clip in done_clips(store) if clip.n_frames > 0)
+    """Return the clips that a head can train on or be tested with: done, with frames and label."""
+    return tuple(clip for clip in done_clips(store) if clip.n_frames > 0 and clip.label)
+
+
+def count_unlabelled(store: Store) -> int:
+    """Count the clips that have embeddings, but no label."""
+    return sum(clip.n_frames > 0 and not clip.label for clip in done_clips(store))
 
 
 def choose_split(store: Store, options: SplitOptions, *, seed: int = 0) -> tuple[Split, Groups]:
@@ -214,7 +219,7 @@ def _split_by_file(task: SplitTask) -> Split:
         raise SplitImpossible(
             f"A split must name clips of the store that have embeddings. '{task.store.path}' lacks "
             f"{describe_missing(missing, split)}; '{first}' "
-            f"{'is not in it' if unknown else 'failed, or is gone from the videos'}.",
+            f"{'is not in it' if unknown else 'failed, has no label, or is gone from the videos'}.",
             hint="use the split of this store, make a new one by leaving --split out, or go on "
             "without those clips with --allow-missing",
         )
@@ -300,6 +305,12 @@ def _prepare(store: Store, options: SplitOptions, seed: int) -> tuple[SplitTask,
     """Find the clips and their groups, and say what named the groups."""
     require_seed(seed)
     clips = usable_clips(store)
+    if not clips and (n_unlabelled := count_unlabelled(store)):
+        raise SplitImpossible(
+            f"A head learns from clips that have a label. None of {n_unlabelled} has one.",
+            hint="run extract-features again with class folders, or with --labels FILE.csv; "
+            "nothing is decoded a second time",
+        )
     groups = assign_groups(clips, options.group_regex)
     if options.group_regex is not None:
         groups_from = f"--group-regex '{options.group_regex}'"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from features.errors import OptionInvalid, SplitImpossible
 from features.records import ClipRecord
+from features.system.text import printable
 from pipeline.splits.groups import (
     Groups,
     count_groups_per_class,
@@ -15,6 +16,7 @@ from pipeline.splits.groups import (
 )
 
 PARTS = ("train", "val", "test")
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -142,6 +144,42 @@ def require_fraction(name: str, value: float) -> None:
     """Refuse a share of an option that is nothing, everything or more."""
     if not 0 < value < 1:
         raise OptionInvalid(f"{name} must lie between 0 and 1. Received: {value}.")
+
+
+def find_class_gaps(clips: Sequence[ClipRecord], splits: Sequence[Split]) -> dict[str, list[str]]:
+    """List the classes of labelled clips without a clip in a part of any split, by part."""
+    label_of = {clip.clip_id: clip.label for clip in clips}
+    classes = set(label_of.values())
+    there = {
+        part: {label_of[i] for split in splits for i in getattr(split, part) if i in label_of}
+        for part in PARTS
+    }
+    return {part: gaps for part in PARTS if (gaps := sorted(classes - there[part]))}
+
+
+def describe_class_gaps(gaps: Mapping[str, Sequence[str]], n_classes: int) -> list[str]:
+    """Say which of all classes lack clips in a part, and what that does to scores."""
+    n_others = n_classes - len(gaps.get("test", ()))
+    said = []
+    for part, name in (("test", "test"), ("val", "validation"), ("train", "training")):
+        if not (labels := gaps.get(part)):
+            continue
+        it = "it" if len(labels) == 1 else "them"
+        consequence = {
+            "train": f"a head never names {it}, and no score counts {it}",
+            "val": f"early stopping does not watch {it}",
+            "test": f"balanced accuracy is the mean of the other {n_others} of {n_classes} "
+            f"classes, and macro-F1 counts {it} only where predicted, as 0",
+        }[part]
+        said.append(f"No {name} clip of {_name_some(labels)}: {consequence}")
+    return said
+
+
+def _name_some(labels: Sequence[str]) -> str:
+    shown = ", ".join(f"'{printable(label)}'" for label in labels[:_MOST_NAMED])
+    more = len(labels) - _MOST_NAMED
+    what = "class" if len(labels) == 1 else "classes"
+    return f"{what} {shown} and {more} more" if more > 0 else f"{what} {shown}"
 
 
 def describe_groups(clips: Sequence[ClipRecord], groups: Groups) -> str:

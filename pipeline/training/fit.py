@@ -2,55 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from features.errors import TrainingFailed
 from features.records import IntArray
+from features.store.store import Store
 from features.system.keras import import_keras
-from pipeline.data.sequences import Sequences
-from pipeline.data.windows import cut_windows
+from pipeline.data.sequences import Float32Array, Sequences, require_memory
+from pipeline.data.windows import cut_windows, first_windows, join_windows
 from pipeline.heads.model import (
     HeadModel,
     build_core,
     complete_head,
+    core_width,
     fit_front,
     join_halves,
+    predict_probabilities,
     prepare,
 )
 from pipeline.heads.registry import HeadOptions, parse_head
-from pipeline.training.epochs import train_epochs
+from pipeline.splits.split import Split
 from pipeline.training.options import ClassWeights, EpochReport, FitOptions
 from pipeline.training.trainers import Trainer, make_trainer
 
 # Enough for an optimizer to find its way within a few epochs.
 _STEPS_PER_EPOCH = 20
+# A validation loss that creeps towards zero by less than this no longer buys anything.
+_LEAST_GAIN = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class FittedHead:
-    """A trained head.
+    """A trained head."""
 
-    Attributes
-    ----------
-    model : keras.Model
-        With the weights of the best epoch. Belongs to the workbench if one was given: good
-        until the next head is fitted there.
-    history : tuple of EpochReport
-    best_epoch : int
-        From 1, the epoch of the lowest validation loss.
-    """
-
+    # With the weights of the best epoch. Belongs to the workbench if one was given: good until
+    # the next head is fitted there.
     model: Any = field(repr=False)
     history: tuple[EpochReport, ...]
-    best_epoch: int
+    best_epoch: int  # from 1, of the lowest validation loss
 
 
 class Workbench:
-    """Compiled heads, kept so that many fits of one shape compile once.
+    """Compiled heads, kept without any data so that many fits of one shape compile once.
 
     A fit on a workbench gives exactly what a fit without one gives.
     """
@@ -58,23 +56,33 @@ class Workbench:
     def __init__(self) -> None:
         self._heads: dict[tuple[Any, ...], tuple[HeadModel, Trainer]] = {}
 
-    def find(self, key: tuple[Any, ...], fresh_core: Any) -> tuple[HeadModel, Trainer] | None:
-        """Return the head compiled for `key`, in the untrained state of a fresh core."""
+    def set_up(
+        self,
+        name: str,
+        *,
+        embedding_dim: int,
+        n_classes: int,
+        options: HeadOptions,
+        learning_rate: float,
+        batch_size: int,
+    ) -> tuple[HeadModel, Trainer]:
+        """Build and compile a head, or return one that is compiled to the state of a new one."""
+        core = build_core(name, embedding_dim=embedding_dim, n_classes=n_classes, options=options)
+        key = (name, embedding_dim, n_classes, options, learning_rate, batch_size)
         kept = self._heads.get(key)
         if kept is None:
-            return None
-        core = kept[0].core
+            _compile(core, learning_rate)
+            head = complete_head(core, name, embedding_dim=embedding_dim, options=options)
+            self._heads[key] = kept = head, make_trainer(core, batch_size)
+            return kept
+        used = kept[0].core
         # With the state of the random generators of dropout.
-        for own, other in zip(core.variables, fresh_core.variables, strict=True):
-            own.assign(other)
-        for variable in core.optimizer.variables:
-            if variable is not core.optimizer.learning_rate:
+        for own, fresh in zip(used.variables, core.variables, strict=True):
+            own.assign(fresh)
+        for variable in used.optimizer.variables:
+            if variable is not used.optimizer.learning_rate:
                 variable.assign(variable * 0)
         return kept
-
-    def keep(self, key: tuple[Any, ...], head: HeadModel, trainer: Trainer) -> None:
-        """Remember a head whose core is compiled."""
-        self._heads[key] = head, trainer
 
 
 def fit_head(
@@ -89,78 +97,106 @@ def fit_head(
     on_epoch: Callable[[EpochReport], None] | None = None,
     workbench: Workbench | None = None,
 ) -> FittedHead:
-    """Train a head until the validation loss stops falling.
+    """Train a head until the validation loss stops falling, or raise TrainingFailed.
 
-    Sets the global random seeds of Python, NumPy and the Keras backend to `seed`.
-
-    Parameters
-    ----------
-    train, val : Sequences
-        Embeddings with known class indices.
-    head : str
-        See `pipeline.heads.registry.parse_head`.
-    n_classes : int
-        At least 2.
-    seed : int, default 0
-        The same seed gives the same head on the same machine.
-    head_options : HeadOptions, optional
-    fit_options : FitOptions, optional
-    on_epoch : callable, optional
-        Called after every epoch.
-    workbench : Workbench, optional
-
-    Returns
-    -------
-    FittedHead
-
-    Raises
-    ------
-    HeadUnknown
-        If there is no such head.
-    OptionInvalid
-        If an option does not fit the embeddings.
-    TrainingFailed
-        If a loss is not finite.
+    Sets the global random seeds of Python, NumPy and the Keras backend to `seed`; the same seed
+    gives the same head on the same machine.
     """
     options = fit_options or FitOptions()
     head_options = head_options or HeadOptions()
-    keras = import_keras()
-    keras.utils.set_random_seed(seed)
-    dim = train.vectors.shape[2]
-    core = build_core(head, embedding_dim=dim, n_classes=n_classes, options=head_options)
-    batch_size = options.batch_size or choose_batch_size(len(train.clip_ids))
-    learning_rate = options.learning_rate or parse_head(head)[0].learning_rate
-    key = (head, dim, n_classes, head_options, learning_rate, batch_size)
-    kept = None if workbench is None else workbench.find(key, core)
-    if kept is None:
-        _compile(core, learning_rate)
-        built = complete_head(core, head, embedding_dim=dim, options=head_options)
-        trainer = make_trainer(core, batch_size)
-        if workbench is not None:
-            workbench.keep(key, built, trainer)
-    else:
-        built, trainer = kept
-    train_windows, train_owners = cut_windows(train, head_options.window)
-    val_windows, val_owners = cut_windows(val, head_options.window)
-    fit_front(built, train_windows)
-    history, best_epoch = train_epochs(
-        built.core,
-        trainer,
-        prepare(built, train_windows),
-        prepare(built, val_windows),
-        (train_owners, val_owners),
-        _weigh_classes(train.class_indices, n_classes, options.class_weights),
-        seed=seed,
-        head_options=head_options,
-        fit_options=options,
-        on_epoch=on_epoch,
+    import_keras().utils.set_random_seed(seed)
+    built, trainer = (workbench or Workbench()).set_up(
+        head,
+        embedding_dim=train.vectors.shape[2],
+        n_classes=n_classes,
+        options=head_options,
+        learning_rate=options.learning_rate or parse_head(head)[0].learning_rate,
+        batch_size=options.batch_size or choose_batch_size(len(train.clip_ids)),
     )
+    class_weights = _weigh_classes(train.class_indices, n_classes, options.class_weights)
+    windows, owners = cut_windows(train, head_options.window)
+    n_windows = np.bincount(owners)
+    # Every clip weighs the same, however many windows it has.
+    shares = len(owners) / len(n_windows) / n_windows[owners]
+    weights = (class_weights[windows.class_indices] * shares).astype(np.float32)
+    fit_front(built, windows)
+    prepared = prepare(built, windows)
+    del train, windows  # the trainer copies what is prepared: no more than needed stays beside it
+    train_once = trainer.start(prepared, weights)
+    del prepared
+    windows, val_owners = cut_windows(val, head_options.window)
+    windows = prepare(built, windows)
+
+    def evaluate() -> tuple[float, float]:
+        found = predict_probabilities(built.core, windows)
+        probabilities = join_windows(found, val_owners, head_options.aggregate)
+        truth = windows.class_indices[first_windows(val_owners)]
+        of_truth = probabilities[np.arange(len(truth)), truth].astype(np.float64)
+        # Weighted as in training: otherwise stopping would undo what the weights are for.
+        losses = -np.log(np.maximum(of_truth, 1e-12))
+        loss = float(np.average(losses, weights=class_weights[truth].astype(np.float64)))
+        return loss, float((probabilities.argmax(axis=1) == truth).mean())
+
+    shuffler = np.random.default_rng(seed)
+
+    def run_epoch(number: int) -> EpochReport:
+        order = shuffler.permutation(len(weights))
+        return EpochReport(number, *train_once(order), *evaluate())
+
+    history, best_epoch = _train_until_best(built.core, run_epoch, options, on_epoch)
     return FittedHead(join_halves(built), history, best_epoch)
+
+
+def require_memory_for_fit(
+    store: Store,
+    splits: Iterable[Split],
+    heads: Iterable[str],
+    options: HeadOptions,
+    *,
+    n_at_once: int = 1,
+) -> None:
+    """Refuse fits whose clips, windows and prepared frames do not fit into memory together."""
+    dim = store.header.backbone.embedding_dim
+    width = max(core_width(head, embedding_dim=dim, options=options) for head in heads)
+    n_raw = 1 if options.window is None else 2
+    largest = max(([*split.train, *split.val] for split in splits), key=len)
+    require_memory(store, largest, copies=n_at_once * (n_raw + width / dim))
 
 
 def choose_batch_size(n_train: int) -> int:
     """Return the clips per step where nobody said how many: large data wants large steps."""
     return int(np.clip(n_train // _STEPS_PER_EPOCH, 16, 64))
+
+
+def _train_until_best(
+    core: Any,
+    run_epoch: Callable[[int], EpochReport],
+    options: FitOptions,
+    on_epoch: Callable[[EpochReport], None] | None,
+) -> tuple[tuple[EpochReport, ...], int]:
+    """Train until nothing is gained any more, and leave the weights of the best epoch in place."""
+    history: list[EpochReport] = []
+    best_loss, best_epoch, best_weights = math.inf, 0, core.get_weights()
+    milestone, milestone_epoch = math.inf, 0
+    for number in range(1, options.epochs + 1):
+        report = run_epoch(number)
+        if not (math.isfinite(report.loss) and math.isfinite(report.val_loss)):
+            raise TrainingFailed(
+                f"The loss must stay finite. Head '{core.name.replace('_', '-')}' reached "
+                f"loss={report.loss}, val_loss={report.val_loss} in epoch {number}.",
+                hint="lower --learning-rate, and check the store with inspect --verify",
+            )
+        history.append(report)
+        if on_epoch is not None:
+            on_epoch(report)
+        if report.val_loss < milestone - _LEAST_GAIN:
+            milestone, milestone_epoch = report.val_loss, number
+        if report.val_loss < best_loss:
+            best_loss, best_epoch, best_weights = report.val_loss, number, core.get_weights()
+        if number - milestone_epoch >= options.patience:
+            break
+    core.set_weights(best_weights)
+    return tuple(history), best_epoch
 
 
 def _compile(core: Any, learning_rate: float) -> None:
@@ -176,13 +212,9 @@ def _compile(core: Any, learning_rate: float) -> None:
     core.optimizer.build(core.trainable_variables)
 
 
-def _weigh_classes(
-    class_indices: IntArray, n_classes: int, kind: ClassWeights
-) -> npt.NDArray[np.float32]:
+def _weigh_classes(class_indices: IntArray, n_classes: int, kind: ClassWeights) -> Float32Array:
     if kind == "none":
         return np.ones(n_classes, dtype=np.float32)
     counts = np.maximum(np.bincount(class_indices, minlength=n_classes), 1)
-    weights: npt.NDArray[np.float32] = (len(class_indices) / (n_classes * counts)).astype(
-        np.float32
-    )
+    weights: Float32Array = (len(class_indices) / (n_classes * counts)).astype(np.float32)
     return weights

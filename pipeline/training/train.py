@@ -20,9 +20,10 @@ from pipeline.runs.provenance import name_differences
 from pipeline.runs.run import RUN_FILE, RunSummary, read_run
 from pipeline.scores.frameorder import score_orders
 from pipeline.scores.metrics import most_frequent, report_scores
-from pipeline.splits.choose import SplitOptions, choose_split
+from pipeline.splits.choose import SplitOptions, choose_split, count_unlabelled, usable_clips
 from pipeline.splits.leaks import find_straddling_duplicates
-from pipeline.training.fit import fit_head
+from pipeline.splits.split import find_class_gaps
+from pipeline.training.fit import fit_head, require_memory_for_fit
 from pipeline.training.keep import RunPlan, write_run
 from pipeline.training.options import EpochReport, FitOptions
 from pipeline.training.threads import limit_threads
@@ -166,6 +167,7 @@ def _train_into(
 ) -> RunSummary:
     started = time.perf_counter()
     split = plan.split
+    require_memory_for_fit(plan.store, [split], [plan.head], plan.head_options)
     train, val = (load_sequences(plan.store, p, plan.classes) for p in (split.train, split.val))
     fitted = fit_head(
         train,
@@ -191,6 +193,7 @@ def _train_into(
     orders = score_orders(fitted.model, test, plan.head_options, seed=plan.seed)
     scores["frame_order"] = asdict(orders)
     near_duplicates, n_near_duplicates = find_straddling_duplicates(plan.store, [split])
+    labelled = usable_clips(plan.store)
     summary = RunSummary(
         path=str(target),
         head=plan.head,
@@ -217,6 +220,9 @@ def _train_into(
         n_near_duplicates=n_near_duplicates,
         n_missing=len(split.missing),
         split_method=split.method,
+        n_unlabelled=count_unlabelled(plan.store),
+        n_classes=len({clip.label for clip in labelled}),
+        classes_without=find_class_gaps(labelled, [split]),
     )
     with report_unwritable(target):
         write_run(folder, plan, fitted, test, probabilities, scores, summary)

@@ -49,16 +49,16 @@ class SampleSpec:
     Attributes
     ----------
     n_actors : int, default 12
-        People to draw, 1 to 999; each is a group. Each does every action.
+        Number of people to draw, 1 to 999; each is a group. Each does every action.
     n_takes : int, default 2
-        Clips of each person and action, 1 to 99. Each is in another place.
+        Number of clips of each person and action, 1 to 99. Each is in another place.
     actions : tuple of str
-        Actions to draw; the default is all that there are. Keys of
+        Actions to draw; by default all that there are. Keys of
         `pipeline.demo.drawing.actions.ACTIONS`.
     size_px : int, default 180
         Height of the pictures in pixels, 32 to 1080. They are a third wider.
     seed : int, default 0
-        Seed of everything drawn, at least 0; another one draws other people.
+        Seed of the drawings, at least 0; another seed draws other people.
 
     Raises
     ------

@@ -1,0 +1,251 @@
+"""What class folders and split folders say: the label and the split of every file below them."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from features.clips.walk import fold_name
+from features.errors import LayoutUnclear
+from features.system.text import format_count
+
+_SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    "eval": "",  # validation beside a test part, else the test part
+}
+_LIKE_A_SPLIT = re.compile(
+    rf"^(?:{'|'.join(_SPLIT_WORDS)})[\s_-]*(?:set|data|videos?|clips?|split|\d+)$", re.IGNORECASE
+)
+_MOST_NAMED = 4
+_REMEDY = (
+    "say which clips are of which class with --labels FILE.csv, or embed them without labels with "
+    "--labels none"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How folders were read: label and split of every file, and that in words."""
+
+    labels: dict[str, str]
+    splits: dict[str, str]
+    labels_from: str
+    notes: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Folder:
+    folders: dict[str, _Folder] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
+
+    def all_files(self) -> Iterator[str]:
+        yield from self.files
+        for folder in self.folders.values():
+            yield from folder.all_files()
+
+    def all_folders(self) -> Iterator[str]:
+        for name, folder in self.folders.items():
+            yield name
+            yield from folder.all_folders()
+
+
+def is_split_word(name: str) -> bool:
+    """Tell whether a name is one of those that people give to the parts of a split."""
+    return name.strip().lower() in _SPLIT_WORDS
+
+
+def name_parts(words: Collection[str]) -> dict[str, str]:
+    """Say which part of a split each word means, seen together."""
+    parts = {word: _SPLIT_WORDS[word.strip().lower()] for word in words}
+    rest = "val" if "test" in parts.values() else "test"
+    return {word: part or rest for word, part in parts.items()}
+
+
+def read_layout(names: Sequence[str]) -> Layout:
+    """Read labels and splits off the folders of files; LayoutUnclear if two readings are possible.
+
+    The label is the folder at the first level where folders branch. Split folders (train, val,
+    test and their other names) stand above the class folders, or inside each of them.
+    """
+    node = _make_tree(names)
+    stray: list[str] = []
+    notes: list[str] = []
+    while (wrapper := _find_wrapper(node)) is not None:
+        if is_split_word(wrapper):
+            notes.append(f"'{wrapper}' is the only split folder: its clips are marked for no part")
+        stray += node.files
+        node = node.folders[wrapper]
+    splits = [name for name in node.folders if is_split_word(name)]
+    others = [name for name in node.folders if not is_split_word(name)]
+    stray += node.files
+    if splits and others:
+        raise LayoutUnclear(
+            f"A folder that is called like a split stands above all class folders or in each. "
+            f"{_name(splits)} {_stand(splits)} beside {_name(others)}: a part of the data, or a "
+            "class?",
+            hint=f"rename it or move the class folders into split folders; or {_REMEDY}",
+        )
+    if len(splits) > 1:
+        layout = _read_split_folders({name: node.folders[name] for name in splits})
+    elif splits:
+        layout = Layout({}, {}, "no class folders: no labels", ())
+        stray += node.folders[splits[0]].all_files()
+        notes.append(f"'{splits[0]}' is called like a split, not like a class: its clips have none")
+    elif others:
+        layout = _read_class_folders(node.folders)
+    else:
+        layout = Layout({}, {}, "no class folders: no labels", ())
+    if stray and layout.labels:
+        text = f"{format_count(len(stray), 'clip')} beside the class folders without a label"
+        notes.append(f"{text}: {_name(sorted(stray))}")
+    _require_different(set(layout.labels.values()))
+    labels = {name: unicodedata.normalize("NFC", layout.labels.get(name, "")) for name in names}
+    return Layout(labels, layout.splits, layout.labels_from, (*notes, *layout.notes))
+
+
+def _make_tree(names: Sequence[str]) -> _Folder:
+    root = _Folder()
+    for name in names:
+        node = root
+        for part in PurePosixPath(name).parts[:-1]:
+            node = node.folders.setdefault(part, _Folder())
+        node.files.append(name)
+    return root
+
+
+def _find_wrapper(node: _Folder) -> str | None:
+    """Name the only folder of a node if it holds what counts, rather than being a class."""
+    if len(node.folders) != 1:
+        return None
+    ((name, inner),) = node.folders.items()
+    if not inner.folders:
+        return None
+    n_splits = sum(map(is_split_word, inner.folders))
+    if not inner.files or n_splits > 1 or is_split_word(name):
+        return name
+    if len(inner.folders) == 1:
+        return None
+    raise LayoutUnclear(
+        "One folder is a class if it holds files, and holds the classes if it holds folders. "
+        f"'{name}' holds {format_count(len(inner.files), 'file')} ({_name(inner.files)}) and "
+        f"{len(inner.folders)} folders ({_name(list(inner.folders))}).",
+        hint=f"move those files away or into a class folder; or {_REMEDY}",
+    )
+
+
+def _read_split_folders(folders: dict[str, _Folder]) -> Layout:
+    part_of = name_parts(folders)
+    splits = {file: part_of[name] for name, node in folders.items() for file in node.all_files()}
+    level = dict(folders)
+    while (inner := _common_wrapper(list(level.values()))) is not None:
+        level = {
+            name: node.folders[inner] if node.folders else _Folder() for name, node in level.items()
+        }
+    labels: dict[str, str] = {}
+    for name, node in level.items():
+        for label, below in node.folders.items():
+            if is_split_word(label):
+                raise LayoutUnclear(
+                    f"Folders inside of split folders are classes. '{name}' holds '{label}', which "
+                    "is called like a split.",
+                    hint=f"rename it if it is a class; or {_REMEDY}",
+                )
+            _require_no_splits(label, below)
+            labels |= dict.fromkeys(below.all_files(), label)
+    flat = sorted(name for name, node in folders.items() if not node.folders)
+    loose = sorted(file for file in splits if file not in labels)
+    notes = []
+    if labels and loose:
+        where = f"in {_name(flat)}" if flat else "beside the class folders of a split folder"
+        text = f"{format_count(len(loose), 'clip')} {where} without a label"
+        notes.append(f"{text}: {_name(loose)}")
+    names = _name_split_folders(part_of)
+    what = "class folders" if labels else "no class folders"
+    return Layout(labels, splits, f"{what} below the split folders {names}", tuple(notes))
+
+
+def _common_wrapper(level: list[_Folder]) -> str | None:
+    """Name the folder that stands alone in all split folders and holds only folders."""
+    branching = [node for node in level if node.folders]
+    names = {name for node in branching for name in node.folders}
+    if len(names) != 1 or any(node.files for node in branching):
+        return None
+    (name,) = names
+    inner = [node.folders[name] for node in branching]
+    return name if all(node.folders and not node.files for node in inner) else None
+
+
+def _read_class_folders(folders: dict[str, _Folder]) -> Layout:
+    labels = {file: label for label, node in folders.items() for file in node.all_files()}
+    if len(folders) > 1 and all(map(_LIKE_A_SPLIT.match, folders)):
+        raise LayoutUnclear(
+            "Class folders are named after classes. All of "
+            f"{_name(list(folders))} are called like parts of a split.",
+            hint=f"call split folders train, val and test; or {_REMEDY}",
+        )
+    inner = {word for node in folders.values() for word in node.folders if is_split_word(word)}
+    parts = name_parts(inner)
+    if len(set(parts.values())) < 2:
+        for label, node in folders.items():
+            _require_no_splits(label, node)
+        return Layout(labels, {}, "class folders", ())
+    splits: dict[str, str] = {}
+    for label, node in folders.items():
+        odd = [name for name in node.folders if not is_split_word(name)]
+        deep = [f"{name}/{next(iter(n.folders))}" for name, n in node.folders.items() if n.folders]
+        found = odd or node.files or deep
+        if found:
+            raise LayoutUnclear(
+                "Split folders inside of class folders hold all files of every class. "
+                f"'{label}' holds {_name(found)} besides, while other classes are divided into "
+                f"{_name(sorted(inner))}.",
+                hint=f"lay the clips out as SPLIT/CLASS/CLIP or CLASS/SPLIT/CLIP; or {_REMEDY}",
+            )
+        for word, below in node.folders.items():
+            splits |= dict.fromkeys(below.all_files(), parts[word])
+    names = _name_split_folders(parts)
+    return Layout(labels, splits, f"class folders, each divided into {names}", ())
+
+
+def _name_split_folders(part_of: dict[str, str]) -> str:
+    """List split folders, with the part where their name is another."""
+    return ", ".join(
+        name if name == part else f"{name} (= {part})" for name, part in sorted(part_of.items())
+    )
+
+
+def _require_no_splits(label: str, node: _Folder) -> None:
+    words = sorted({name for name in node.all_folders() if is_split_word(name)})
+    if len(set(name_parts(words).values())) > 1:
+        raise LayoutUnclear(
+            "Split folders stand above all class folders or directly in each. "
+            f"'{label}' holds {_name(words)} further below.",
+            hint=f"lay the clips out as SPLIT/CLASS/CLIP; or {_REMEDY}",
+        )
+
+
+def _require_different(labels: set[str]) -> None:
+    spellings: dict[str, set[str]] = {}
+    for label in labels:
+        spellings.setdefault(fold_name(label), set()).add(unicodedata.normalize("NFC", label))
+    for same in spellings.values():
+        if len(same) > 1:
+            raise LayoutUnclear(
+                f"Classes differ in more than case. {_name(sorted(same))} do not.",
+                hint=f"rename one of the folders; or {_REMEDY}",
+            )
+
+
+def _name(items: Sequence[str]) -> str:
+    shown = [f"'{item}'" for item in items[:_MOST_NAMED]]
+    more = len(items) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _stand(items: Sequence[str]) -> str:
+    return "stands" if len(items) == 1 else "stand"

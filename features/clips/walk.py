@@ -1,0 +1,226 @@
+"""The video files of a folder: each once, and every other file with the reason why it is none."""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from features.errors import OptionInvalid
+from features.records import IgnoredFile
+from features.system.files import hash_file
+
+VIDEO_SUFFIXES = (
+    *(".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".dav", ".divx", ".dv", ".f4v", ".flv"),
+    *(".gif", ".h264", ".h265", ".hevc", ".ivf", ".m1v", ".m2ts", ".m2v", ".m4v", ".mjpeg"),
+    *(".mjpg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".obu"),
+    *(".ogg", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
+)
+# What lies beside videos and is none; files with other suffixes may be videos.
+_OTHER_SUFFIXES = (
+    *(".bmp", ".csv", ".doc", ".docx", ".gz", ".h5", ".hdf5", ".html", ".ini", ".ipynb", ".jpeg"),
+    *(".jpg", ".json", ".jsonl", ".log", ".mat", ".md", ".mp3", ".npy", ".npz", ".pdf", ".pkl"),
+    *(".png", ".py", ".rar", ".rtf", ".srt", ".sh", ".tar", ".tgz", ".tsv", ".txt", ".vtt"),
+    *(".wav", ".webp", ".xls", ".xlsx", ".xml", ".yaml", ".yml", ".zip"),
+)
+EVERY_SUFFIX = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFiles:
+    """The video files of a folder.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Relative to the folder; sorted; every path of a file that has several.
+    twins : dict of str to (str, str)
+        Path of a file that another path leads to as well: that path, and how both are one.
+    ignored : tuple of IgnoredFile
+    """
+
+    names: tuple[str, ...]
+    twins: dict[str, tuple[str, str]]
+    ignored: tuple[IgnoredFile, ...]
+
+
+def read_suffixes(given: str | Collection[str] | None) -> frozenset[str]:
+    """Add the suffixes of ``--suffixes`` to the known ones; the empty set takes every file."""
+    items = given.split(",") if isinstance(given, str) else (given or ())
+    wanted = [item.strip().lower() for item in items if item.strip()]
+    if EVERY_SUFFIX in wanted:
+        return frozenset()
+    odd = [item for item in wanted if "/" in item or not item.strip(".*")]
+    if odd:
+        raise OptionInvalid(
+            f"--suffixes are endings of file names, such as dat,vid. Received: '{odd[0]}'.",
+            hint=f"--suffixes {EVERY_SUFFIX} takes every file",
+        )
+    return frozenset([*VIDEO_SUFFIXES, *(f".{item.lstrip('.*')}" for item in wanted)])
+
+
+def find_video_files(root: Path, suffixes: frozenset[str]) -> VideoFiles:
+    """Walk a folder to any depth; hidden files and folders are passed over."""
+    found: list[str] = []
+    links: set[str] = set()
+    ignored: list[IgnoredFile] = []
+    visited: set[str] = set()
+    linked_folders: set[str] = set()
+    for here, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(here)
+        relative = Path(here).relative_to(root)
+        if real in visited:  # a link back up would never end
+            folders.clear()
+            ignored.append(IgnoredFile(relative.as_posix(), "a link to a folder seen before"))
+            continue
+        visited.add(real)
+        is_linked = here != str(root) and (
+            Path(here).is_symlink() or str(relative.parent) in linked_folders
+        )
+        if is_linked:
+            linked_folders.add(str(relative))
+        for name in [name for name in folders if name.startswith(".")]:
+            folders.remove(name)
+            ignored.append(IgnoredFile((relative / name).as_posix(), "hidden folder"))
+        # Real folders first, so that a link never takes the place of what it points to.
+        folders.sort(key=lambda name: ((root / relative / name).is_symlink(), name))
+        for name in sorted(files):
+            path = relative / name
+            reason = _reason_to_ignore(root / path, suffixes)
+            if reason:
+                ignored.append(IgnoredFile(path.as_posix(), reason))
+                continue
+            found.append(path.as_posix())
+            if is_linked or (root / path).is_symlink():
+                links.add(path.as_posix())
+    return VideoFiles(tuple(sorted(found)), _find_twins(root, found, links), tuple(ignored))
+
+
+def fold_name(name: str) -> str:
+    """Make names equal that differ only in case or in Unicode's ways to write a letter."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _reason_to_ignore(path: Path, suffixes: frozenset[str]) -> str:
+    if path.name.startswith("."):
+        return "hidden file"
+    suffix = path.suffix.lower()
+    if suffixes and suffix not in suffixes:
+        if suffix in _OTHER_SUFFIXES:
+            return "not a video file type"
+        if not suffix:
+            return f"it has no suffix; --suffixes {EVERY_SUFFIX} takes it"
+        return f"its suffix '{suffix}' is not known as a video's; --suffixes {suffix[1:]} takes it"
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return "broken link"
+    return "" if stat.S_ISREG(mode) else "not a regular file"
+
+
+def _find_twins(root: Path, found: list[str], links: set[str]) -> dict[str, tuple[str, str]]:
+    twins: dict[str, tuple[str, str]] = {}
+    first: dict[tuple[int, int], str] = {}
+    # Real files first: they keep their place, and links to them are passed over.
+    for name in sorted(found, key=lambda name: (name in links, name)):
+        facts = (root / name).stat()
+        if facts.st_ino and (facts.st_nlink > 1 or name in links or links):
+            kept = first.setdefault((facts.st_dev, facts.st_ino), name)
+            if kept != name:
+                how = "a link to" if name in links else "a hard link of"
+                twins[name] = (kept, f"{how} '{kept}'")
+    for same in _group(name for name in sorted(found) if name not in twins):
+        for name in same[1:]:
+            kept = next((other for other in same if _have_same_content(root, other, name)), name)
+            if kept != name:
+                folded = (unicodedata.normalize("NFC", item) for item in (kept, name))
+                what = "the Unicode form of its name" if len(set(folded)) == 1 else "case"
+                twins[name] = (kept, f"the same content as '{kept}', which differs only in {what}")
+    return twins
+
+
+def _group(names: Iterable[str]) -> list[list[str]]:
+    """Gather paths that differ only in case or Unicode form."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(fold_name(name), []).append(name)
+    return [same for same in groups.values() if len(same) > 1]
+
+
+def _have_same_content(root: Path, one: str, other: str) -> bool:
+    if (root / one).stat().st_size != (root / other).stat().st_size:
+        return False
+    return hash_file(root / one) == hash_file(root / other)
+
+
+class PathFinder:
+    """Finds the video file that an annotation file means by a path, however it writes it.
+
+    A path may be absolute, relative to the video folder or to the annotation file, a tail or a
+    longer form of a path in the folder, in other case, and without its suffix or with that of
+    another container.
+    """
+
+    def __init__(self, root: Path, beside: Path, names: Collection[str]) -> None:
+        self._root = Path(os.path.normpath(root.absolute()))
+        self._beside = beside.absolute()
+        self._names = frozenset(names)
+        self._by_stem: dict[str, list[str]] = {}
+        for name in names:
+            self._by_stem.setdefault(fold_name(PurePosixPath(name).stem), []).append(name)
+
+    def find(self, path: str) -> list[str]:
+        """Return the files that a path may mean: none, one, or several that fit equally well."""
+        for written in dict.fromkeys((path, path.replace("\\", "/"))):
+            for place in (self._root, self._beside):
+                inside = self._relative_to_root(place / written)
+                if inside and (inside in self._names or (self._root / inside).exists()):
+                    return [inside]
+        parts = PurePosixPath(path.replace("\\", "/")).parts
+        wanted = [fold_name(part) for part in parts if part not in ("/", ".", "..")]
+        if not wanted:
+            return []
+        best: list[str] = []
+        best_fit = (0, 0)
+        for name in self._candidates(wanted[-1]):
+            fit = self._compare(wanted, PurePosixPath(name))
+            if fit > best_fit:
+                best, best_fit = [name], fit
+            elif fit == best_fit and fit != (0, 0):
+                best.append(name)
+        return best
+
+    def place(self, path: str) -> str | None:
+        """Give the id of a path that is not there; None if it lies outside the video folder."""
+        return self._relative_to_root(self._root / path.replace("\\", "/"))
+
+    def _relative_to_root(self, path: Path) -> str | None:
+        whole = Path(os.path.normpath(path))
+        if not whole.is_relative_to(self._root):
+            # The folder may be named through a link on one side only.
+            real_root = Path(os.path.realpath(self._root))
+            if not whole.is_relative_to(real_root):
+                return None
+            return whole.relative_to(real_root).as_posix()
+        return whole.relative_to(self._root).as_posix()
+
+    def _candidates(self, last: str) -> list[str]:
+        stem = PurePosixPath(last).stem
+        return list(dict.fromkeys([*self._by_stem.get(last, ()), *self._by_stem.get(stem, ())]))
+
+    @staticmethod
+    def _compare(wanted: list[str], name: PurePosixPath) -> tuple[int, int]:
+        """Count the folders that agree, and rate the file names; zeros if they do not agree."""
+        have = [fold_name(part) for part in name.parts]
+        folders = list(zip(reversed(wanted[:-1]), reversed(have[:-1]), strict=False))
+        if any(one != other for one, other in folders):
+            return 0, 0
+        last = PurePosixPath(wanted[-1])
+        if have[-1] == wanted[-1]:
+            return len(folders) + 1, 2
+        if fold_name(name.stem) == wanted[-1]:
+            return len(folders) + 1, 1
+        return (len(folders) + 1, 1) if last.suffix in VIDEO_SUFFIXES else (0, 0)

@@ -1,0 +1,338 @@
+"""Annotation files as people have them: each published format, and tables of every kind."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from features.clips.discover import FolderOptions, discover_clips
+from features.clips.formats import ANNOTATION_FORMATS
+from features.errors import ManifestError, OptionInvalid
+from features.records import Clip, Discovery
+from features.system.plugins import PLUGINS_VARIABLE, load_plugins
+
+
+def make_files(root: Path, *names: str) -> Path:
+    for number, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"%d" % number)
+    return root
+
+
+def discover(
+    tmp_path: Path, name: str, text: str | bytes, *videos: str, **options: object
+) -> Discovery:
+    """Write an annotation file and the videos it is about, and read both."""
+    folder = make_files(tmp_path / "videos", *videos)
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return discover_clips(folder, FolderOptions(labels=path, **options))  # type: ignore[arg-type]
+
+
+def rows(found: Discovery) -> list[tuple[str, str]]:
+    return [(clip.clip_id, clip.label) for clip in found.clips]
+
+
+TABLE = "path,label\njump/é.avi,jump\nwalk/b.avi,walk\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_tables_in_every_coding(tmp_path: Path, encoding: str, delimiter: str) -> None:
+    text = TABLE.replace(",", delimiter).replace("\n", "\r\n").encode(encoding)
+    found = discover(tmp_path, "c.csv", text, "jump/é.avi", "walk/b.avi")
+    assert rows(found) == [("jump/é.avi", "jump"), ("walk/b.avi", "walk")]
+    assert "read as table: a table with a header line (columns path, label)" in found.labels_from
+
+
+def test_the_first_line_of_excel_and_a_header_in_any_case(tmp_path: Path) -> None:
+    found = discover(tmp_path, "c.csv", "sep=;\n Path ;LABEL; Split\na.avi;jump;DEV\n", "a.avi")
+    assert [(c.label, c.split) for c in found.clips] == [("jump", "val")]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("jump/a.avi", "jump/a", "JUMP/A.AVI", "a.avi", "a", "videos/jump/a.avi", "jump\\a.avi"),
+        *("jump/a.mp4", "/jump/a.avi", "./jump/a.avi", "../videos/jump/a.avi", "{root}/jump/a.avi"),
+    ],
+)
+def test_paths_in_every_form(tmp_path: Path, written: str) -> None:
+    written = written.format(root=tmp_path / "videos")
+    found = discover(tmp_path, "c.csv", f"path,label\n{written},x\n", "jump/a.avi", "walk/b.avi")
+    assert rows(found) == [("jump/a.avi", "x")]
+
+
+def test_a_path_that_may_be_two_files_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"line 2 names 'a', which may be 'x/a.avi', 'y/a.avi'"):
+        discover(tmp_path, "c.csv", "path\na\n", "x/a.avi", "y/a.avi")
+
+
+def test_folders_that_disagree_are_not_the_same_file(tmp_path: Path) -> None:
+    found = discover(tmp_path, "c.csv", "path,label\njump/a.avi,x\n", "walk/a.avi", "b.avi")
+    assert rows(found) == [("jump/a.avi", "x")], "a failed clip later, never another file"
+
+
+def test_columns_are_mapped_and_others_are_named(tmp_path: Path) -> None:
+    text = "clip,activity,who,camera\na.avi,jump,anna,3\n"
+    columns = "path=clip,label=ACTIVITY,group=who"
+    found = discover(tmp_path, "c.csv", text, "a.avi", columns=columns)
+    (clip,) = found.clips
+    assert (clip.label, clip.group) == ("jump", "anna")
+    assert "label = activity, group = who" in found.labels_from
+    assert found.notes == ("columns that say nothing here: camera",)
+    with pytest.raises(ManifestError, match="has no 'nothing', but: clip, activity"):
+        discover(tmp_path, "c.csv", text, columns={"label": "nothing"})
+    with pytest.raises(OptionInvalid, match=r"names columns for .* Received: 'lable'"):
+        FolderOptions(labels="c.csv", columns="lable=x")
+    with pytest.raises(OptionInvalid, match="--columns is about an annotation file"):
+        FolderOptions(columns="label=x")
+
+
+def test_two_columns_for_one_role_are_refused_until_one_is_chosen(tmp_path: Path) -> None:
+    text = "path,class,action\na.avi,1,jump\n"
+    with pytest.raises(ManifestError, match=r"'class' and 'action' for label. .*--columns label="):
+        discover(tmp_path, "c.csv", text, "a.avi")
+    found = discover(tmp_path, "c.csv", text, columns="label=action")
+    assert rows(found) == [("a.avi", "jump")]
+
+
+def spans(clips: tuple[Clip, ...]) -> list[tuple[object, ...]]:
+    return [(c.clip_id, c.start_seconds, c.end_seconds, c.start_frame, c.end_frame) for c in clips]
+
+
+def test_spans_in_seconds(tmp_path: Path) -> None:
+    text = "path;label;start;end\na.avi;jump;12;15,5\na.avi;walk;0:20;\na.avi;;;3\nb.avi;x;;\n"
+    found = discover(tmp_path, "c.csv", text, "a.avi", "b.avi")
+    assert spans(found.clips) == [
+        ("a.avi#0.0-3.0", 0.0, 3.0, None, None),
+        ("a.avi#12.0-15.5", 12.0, 15.5, None, None),
+        ("a.avi#20.0-end", 20.0, None, None, None),
+        ("b.avi", None, None, None, None),
+    ]
+    assert [clip.group for clip in found.clips] == ["a.avi", "a.avi", "a.avi", ""]
+    assert "the file of each span" in found.groups_from
+    assert {clip.path for clip in found.clips} == {tmp_path / f"videos/{n}.avi" for n in "ab"}
+
+
+def test_spans_in_frames(tmp_path: Path) -> None:
+    text = "path,start,end,group\na.avi,10,20,anna\n"
+    found = discover(tmp_path, "c.csv", text, "a.avi", time_unit="frames")
+    assert spans(found.clips) == [("a.avi#f10-f20", None, None, 10, 20)]
+    assert found.clips[0].group == "anna"
+    with_rate = text.replace("group", "fps").replace("anna", "25")
+    found = discover(tmp_path, "c.csv", with_rate, time_unit="frames")
+    assert spans(found.clips) == [("a.avi#0.4-0.8", 0.4, 0.8, None, None)]
+    by_name = "path,start_frame,end_frame\na.avi,10,20\n"
+    assert discover(tmp_path, "c.csv", by_name).clips[0].clip_id == "a.avi#f10-f20"
+    with pytest.raises(ManifestError, match="Frame numbers are whole"):
+        discover(tmp_path, "c.csv", "path,start,end\na.avi,1.5,2\n", time_unit="frames")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\na.avi,x\na.avi,y\n", "each file once. .* as 'x' and as 'y'.* start and end"),
+        ("path,start,end\na.avi,1,2\na.avi,1,2\n", "each span once. .* line 3 repeats"),
+        ("path,start,end\na.avi,2,1\n", "ends behind its start. .* line 2 has 2 to 1"),
+        ("path,start,end\na.avi,-1,1\n", "from 0 on, or H:MM:SS. .* has '-1'"),
+        ("path,stat,end\na.avi,1,2\n", r"has 'stat'. .*--columns start=stat"),
+        ("path,start,end,fps\na.avi,1,2,0\n", "A frame rate is above 0"),
+    ],
+)
+def test_spans_that_cannot_be_meant(tmp_path: Path, text: str, message: str) -> None:
+    unit = "frames" if "fps" in text else "seconds"
+    with pytest.raises(ManifestError, match=message):
+        discover(tmp_path, "c.csv", text, "a.avi", time_unit=unit)
+
+
+def test_a_rate_that_says_nothing_is_named(tmp_path: Path) -> None:
+    found = discover(tmp_path, "c.csv", "path,label,fps\na.avi,x,25\n", "a.avi")
+    assert found.notes == ("columns that say nothing here: fps",)
+
+
+def test_text_that_is_no_annotation_file(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="is text in UTF-8 or UTF-16"):
+        discover(tmp_path, "c.csv", b"\xff\xfe\x00", "a.avi")
+    with pytest.raises(ManifestError, match="is of none, and its first line has: some words here"):
+        discover(tmp_path, "c.csv", "some words here\n", "a.avi")
+
+
+def format_of(found: Discovery) -> str:
+    return found.labels_from.partition("read as ")[2].partition(":")[0]
+
+
+def test_ucf101_lists(tmp_path: Path) -> None:
+    videos = ("Archery/v_Archery_g08_c01.avi", "Diving/v_Diving_g01_c02.avi")
+    train = "Archery/v_Archery_g08_c01.avi 1\r\nDiving/v_Diving_g01_c02.avi 2\r\n"
+    found = discover(tmp_path, "trainlist01.txt", train, *videos)
+    assert format_of(found) == "ucf101"
+    assert rows(found) == [(videos[0], "Archery"), (videos[1], "Diving")]
+    assert found.clips[0].group == "v_Archery_g08"
+    without_numbers = train.replace(" 1", "").replace(" 2", "")
+    assert rows(discover(tmp_path, "testlist01.txt", without_numbers)) == rows(found)
+    with pytest.raises(ManifestError, match=r"line 2 gives 'Diving' the number 1"):
+        discover(tmp_path, "trainlist02.txt", train.replace(" 2", " 1"))
+
+
+def test_hmdb51_lists(tmp_path: Path) -> None:
+    stems = [f"April_09_brush_hair_u_nm_np1_ba_goo_{n}" for n in range(3)]
+    text = "".join(f"{stem}.avi {n} \n" for n, stem in enumerate(stems))
+    videos = [f"brush_hair/{stem}.avi" for stem in stems]
+    found = discover(tmp_path, "brush_hair_test_split1.txt", text, *videos)
+    assert format_of(found) == "hmdb51"
+    assert {clip.label for clip in found.clips} == {"brush_hair"}
+    assert [clip.split for clip in found.clips] == ["", "train", "test"]
+    assert {clip.group for clip in found.clips} == {"April_09"}
+
+
+def test_kinetics_csv(tmp_path: Path) -> None:
+    text = (
+        "label,youtube_id,time_start,time_end,split,is_cc\n"
+        "dancing ballet,-3KkcIqO0SY,10,20,train,0\n"
+        "abseiling,0wR5jVB-WPk,417,427,validate,0\n"
+    ).replace("validate", "validation")
+    trimmed, whole = "dancing ballet/-3KkcIqO0SY_000010_000020.mp4", "0wR5jVB-WPk.mp4"
+    found = discover(tmp_path, "k400.csv", text, trimmed, whole)
+    assert format_of(found) == "kinetics"
+    assert [(c.clip_id, c.label, c.group, c.split) for c in found.clips] == [
+        ("0wR5jVB-WPk.mp4#417.0-427.0", "abseiling", "0wR5jVB-WPk", "val"),
+        (trimmed, "dancing ballet", "-3KkcIqO0SY", "train"),
+    ]
+    assert found.notes == ("1 clip found as part of a whole video",)
+
+
+def test_something_something_json(tmp_path: Path) -> None:
+    items = [
+        {
+            "id": "78687",
+            "label": "holding potato next to vicks vaporub bottle",
+            "template": "Holding [something] next to [something]",
+            "placeholders": ["potato", "vicks vaporub bottle"],
+        },
+        {"id": "151151"},
+    ]
+    found = discover(tmp_path, "train.json", json.dumps(items), "78687.webm", "151151.webm")
+    assert format_of(found) == "something-something"
+    assert rows(found) == [
+        ("151151.webm", ""),
+        ("78687.webm", "Holding something next to something"),
+    ]
+
+
+def test_activitynet_json(tmp_path: Path) -> None:
+    database = {
+        "sJFgo9H6zNo": {
+            "duration": 124.23,
+            "subset": "training",
+            "resolution": "1280x720",
+            "url": "https://www.youtube.com/watch?v=sJFgo9H6zNo",
+            "annotations": [
+                {"segment": [0, 124.23], "label": "Fun sliding down"},
+                {"segment": [1.5, 3], "label": "Climbing"},
+            ],
+        },
+        "uqiMw7tQ1Cc": {"duration": 55.2, "subset": "testing", "annotations": []},
+    }
+    text = json.dumps({"version": "VERSION 1.3", "taxonomy": [], "database": database})
+    found = discover(
+        tmp_path, "activity_net.v1-3.min.json", text, "v_sJFgo9H6zNo.mp4", "uqiMw7tQ1Cc.mp4"
+    )
+    assert format_of(found) == "activitynet"
+    assert [(c.clip_id, c.label, c.split) for c in found.clips] == [
+        ("uqiMw7tQ1Cc.mp4", "", "test"),
+        ("v_sJFgo9H6zNo.mp4#0.0-124.23", "Fun sliding down", "train"),
+        ("v_sJFgo9H6zNo.mp4#1.5-3.0", "Climbing", "train"),
+    ]
+    assert {clip.group for clip in found.clips} == {"", "v_sJFgo9H6zNo.mp4"}
+
+
+def test_ucf_crime_temporal_list(tmp_path: Path) -> None:
+    text = (
+        "Abuse028_x264.mp4  Abuse  165  240  -1  -1  \n"
+        "Arson011_x264.mp4  Arson  150  420  680  1267  \n"
+        "Normal_Videos_003_x264.mp4  Normal  -1  -1  -1  -1  \n"
+    )
+    videos = ("Abuse/Abuse028_x264.mp4", "Arson/Arson011_x264.mp4", "Normal_Videos_003_x264.mp4")
+    found = discover(tmp_path, "Temporal_Anomaly_Annotation.txt", text, *videos)
+    assert format_of(found) == "ucf-crime"
+    assert rows(found) == [
+        ("Abuse/Abuse028_x264.mp4#f165-f240", "Abuse"),
+        ("Arson/Arson011_x264.mp4#f150-f420", "Arson"),
+        ("Arson/Arson011_x264.mp4#f680-f1267", "Arson"),
+        ("Normal_Videos_003_x264.mp4", "Normal"),
+    ]
+
+
+AVA = "-5KQ66BBWC4,0902,0.077,0.151,0.283,0.811,{},{}\n"
+
+
+def test_ava_rows(tmp_path: Path) -> None:
+    actions = 'label {\n  name: "watch (a person)"\n  label_id: 80\n  label_type: PERSON\n}\n'
+    (tmp_path / "ava_action_list_v2.2.pbtxt").write_text(actions)
+    text = AVA.format(80, 1) + AVA.format(80, 2) + AVA.replace("0902", "0903").format(9, 1)
+    found = discover(tmp_path, "ava_train_v2.2.csv", text, "-5KQ66BBWC4.mkv")
+    assert format_of(found) == "ava"
+    assert rows(found) == [
+        ("-5KQ66BBWC4.mkv#900.5-903.5", "watch (a person)"),
+        ("-5KQ66BBWC4.mkv#901.5-904.5", "9"),
+    ]
+    assert found.notes == ("boxes are left out: whole pictures are embedded",)
+    with pytest.raises(ManifestError, match="each span once. .* as 'watch .a person.' and as '12'"):
+        discover(tmp_path, "ava_val_v2.2.csv", AVA.format(80, 1) + AVA.format(12, 1))
+
+
+def test_mmaction2_lists(tmp_path: Path) -> None:
+    text = "jump/my clip.mp4 0\nwalk/b.mp4 1\n"
+    found = discover(tmp_path, "list/train.txt", text, "jump/my clip.mp4", "walk/b.mp4")
+    assert format_of(found) == "mmaction2"
+    assert rows(found) == [("jump/my clip.mp4", "0"), ("walk/b.mp4", "1")]
+    (tmp_path / "list" / "label_map.txt").write_text("jump\nwalk\n")
+    found = discover(tmp_path, "list/train.txt", text)
+    assert [clip.label for clip in found.clips] == ["jump", "walk"]
+
+
+def test_mmaction2_rawframes_lists(tmp_path: Path) -> None:
+    text = "jump/a 120 0\nwalk/b 33 1\n"
+    found = discover(tmp_path, "rawframes.txt", text, "jump/a.mp4", "walk/b/img_00001.jpg")
+    assert format_of(found) == "mmaction2-rawframes"
+    assert rows(found) == [("jump/a.mp4", "0"), ("walk/b", "1")]
+    found = discover(tmp_path, "rawframes.txt", "jump/a 30 120 0\n")
+    assert rows(found) == [("jump/a.mp4#f30-f150", "0")]
+
+
+def test_keras_csv(tmp_path: Path) -> None:
+    text = "video_name,tag\nv_CricketShot_g08_c01.avi,CricketShot\n"
+    found = discover(tmp_path, "train.csv", text, "train/v_CricketShot_g08_c01.avi")
+    assert format_of(found) == "keras"
+    assert rows(found) == [("train/v_CricketShot_g08_c01.avi", "CricketShot")]
+
+
+PLUGIN = """
+from features import Annotation, Annotations, register_annotation_format
+
+
+@register_annotation_format("ours", "what our camera writes")
+def read_ours(file):
+    if not file.text.startswith("#cam"):
+        return None
+    rows = [line.split("|") for _, line in file.lines[1:]]
+    return Annotations(tuple(Annotation(path, label) for path, label in rows))
+"""
+
+
+def test_a_format_of_a_plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PLUGINS_VARIABLE, "")
+    module = tmp_path / "our_annotations.py"
+    module.write_text(PLUGIN)
+    load_plugins([str(module)])
+    try:
+        found = discover(tmp_path, "c.cam", "#cam 1\na|jump\n", "a.avi")
+        assert (format_of(found), rows(found)) == ("ours", [("a.avi", "jump")])
+    finally:
+        del ANNOTATION_FORMATS["ours"], sys.modules["our_annotations"]
