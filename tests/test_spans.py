@@ -5,20 +5,27 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import h5py
+import numpy as np
 import pytest
+from conftest import tiny_backbone
 from hypothesis import given
 from hypothesis import strategies as st
+from made_clips import Recipe, read_numbers, write_clip
 from stage2_helpers import make_clips
 from stage2_helpers import write_store as write_labelled_store
 from store_helpers import make_clip, write_store
 
+from features import EmbedOptions, choose_sampling, extract_features
 from features.clips.changes import plan_extraction, stat_source, update_row
+from features.clips.discover import FolderOptions
 from features.errors import SplitImpossible
 from features.records import Clip, ClipRecord, EmbeddedClip, split_clip_id
 from features.store.inspect import inspect_store
-from features.store.store import open_store
+from features.store.store import open_store, read_clip
 from features.system.files import hash_file
+from features.video.pictures import take_pictures
 from pipeline.splits.choose import SplitOptions, choose_split, count_unlabelled
 from pipeline.splits.split import describe_class_gaps, find_class_gaps
 
@@ -79,6 +86,40 @@ def test_moved_files_take_each_span_along(tmp_path: Path) -> None:
         replace(rows[0], start_seconds=0.0), {clip.clip_id: clip for clip in clips}, plan.moved
     )
     assert (row.clip_id, row.label, row.start_seconds) == ("new.avi#0.0-2.5", "x", 0.0)
+
+
+@pytest.mark.parametrize("rows", ["0.4,0.8\n{0},1.6,", "10,20\n{0},40,"])
+def test_spans_of_a_video_are_embedded(tmp_path: Path, tiny_weights: Path, rows: str) -> None:
+    (tmp_path / "v").mkdir()
+    path = write_clip(tmp_path / "v" / "a.mp4", Recipe(".mp4", "libx264", {"g": "12"}))
+    (tmp_path / "c.csv").write_text(f"path,start,end\n{path.name}," + rows.format(path.name) + "\n")
+    summary = extract_features(
+        tmp_path / "v",
+        tmp_path / "s.h5",
+        folder=FolderOptions(
+            labels=tmp_path / "c.csv", time_unit="seconds" if "." in rows else "frames"
+        ),
+        sampling=choose_sampling(all_frames=True),
+        backbone=tiny_backbone(tiny_weights),
+        embedding=EmbedOptions(n_workers=1),
+    )
+    assert summary.count("done") == 2, summary
+    store = open_store(tmp_path / "s.h5")
+    found = [read_clip(store, clip.clip_id) for clip in store.clips]
+    assert [item.frame_indices.tolist() for item in found] == [
+        list(range(10, 20)),
+        list(range(40, 60)),
+    ]
+    assert [(clip.start_seconds, clip.end_seconds) for clip in store.clips] == [
+        (0.4, 0.8),
+        (1.6, None),
+    ]
+    pictures = take_pictures(store, [clip.clip_id for clip in store.clips])
+    shown = [
+        cv2.imdecode(np.frombuffer(item.jpeg, np.uint8), cv2.IMREAD_COLOR)
+        for item in pictures.values()
+    ]
+    assert [read_numbers([picture]) for picture in shown] == [[15], [50]]
 
 
 def write_changed(path: Path, change: dict[str, tuple[str, str]]) -> list[ClipRecord]:

@@ -163,7 +163,7 @@ def read_spans(
     single span without a frame is a `VideoUnreadable`; of several, it yields nothing.
     """
     with open_video(path) as source:
-        index = read_index(source, on_progress, kept_bytes=kept_bytes)
+        index = _read_index(source, on_progress, kept_bytes, keeps=WHOLE not in spans)
         job = _Job(source, index, spans, sampling, size_px, most_frames, on_progress)
         plan = job.plan()
         while plan is not None:
@@ -179,6 +179,24 @@ def read_spans(
         else:
             yield from job.decode_all()
         yield job.facts()
+
+
+# Spans of one file are often read one after the other.
+_last_index: dict[tuple[Path, int, int, int], PacketIndex] = {}
+
+
+def _read_index(
+    source: VideoSource, on_progress: Callable[[], None], kept_bytes: int, *, keeps: bool
+) -> PacketIndex:
+    facts = source.path.stat()
+    key = (source.path, facts.st_size, facts.st_mtime_ns, kept_bytes)
+    index = _last_index.get(key)
+    if index is None or not keeps:
+        _last_index.clear()
+        index = read_index(source, on_progress, kept_bytes=kept_bytes)
+        if keeps:
+            _last_index[key] = index
+    return index
 
 
 class _Surprise(Exception):
