@@ -2,8 +2,8 @@
 
 Every simulated case is one evaluation: groups drawn at random, clips within them, a head that
 is right on each clip with a probability that belongs to the group. What is checked is how often
-the interval holds the truth, and how often a test cries wolf. With 1,000 cases the share
-of a true 95 % scatters by 0.7 percentage points (one deviation).
+the interval holds the truth, and how often a test cries wolf. With the 1,000 cases of a soak the
+share of a true 95 % scatters by 0.7 percentage points (one deviation), with 250 by 1.4.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ from pipeline.scores.intervals import bootstrap_interval, difference_interval
 from pipeline.scores.paired import adjust_p_values, compare_pairs, flip_tests
 from pipeline.splits.split import Split
 
-N_CASES = 1000
+# How many cases are simulated, and by how many percentage points the bounds are wider for few.
+SIMULATED = pytest.mark.parametrize(
+    ("n_cases", "slack"), [(250, 2), pytest.param(1000, 0, marks=pytest.mark.soak)]
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def draw_correct(rng: np.random.Generator, setting: Setting) -> FloatArray:
 
 
 def measure_coverage(
-    setting: Setting, n_cases: int = N_CASES, *, groups: list[str] | None = None
+    setting: Setting, n_cases: int = 1000, *, groups: list[str] | None = None
 ) -> float:
     """Percent of cases whose interval holds the true accuracy."""
     rng = np.random.default_rng(20)
@@ -78,6 +81,7 @@ def measure_coverage(
     return 100 * n_covered / n_cases
 
 
+@SIMULATED
 @pytest.mark.parametrize(
     "setting",
     [
@@ -90,8 +94,10 @@ def measure_coverage(
     ],
     ids=str,
 )
-def test_interval_covers_the_truth_in_93_to_97_percent_of_cases(setting: Setting) -> None:
-    assert 93 <= measure_coverage(setting) <= 97
+def test_interval_covers_the_truth_in_93_to_97_percent_of_cases(
+    setting: Setting, n_cases: int, slack: int
+) -> None:
+    assert 93 - slack <= measure_coverage(setting, n_cases) <= 97 + slack
 
 
 def test_interval_of_single_clips_covers_too_seldom() -> None:
@@ -169,16 +175,19 @@ def test_interval_of_one_group_says_nearly_nothing() -> None:
     assert (score.low < 0.1, score.high) == (True, 1.0)
 
 
+@SIMULATED
 @pytest.mark.parametrize("correlation", [0.0, 0.4])
-def test_interval_of_a_difference_covers_the_truth(correlation: float) -> None:
+def test_interval_of_a_difference_covers_the_truth(
+    correlation: float, n_cases: int, slack: int
+) -> None:
     rng = np.random.default_rng(3)
     groups = [f"g{i // 4:02d}" for i in range(160)]
     n_covered = 0
-    for _ in range(N_CASES):
+    for _ in range(n_cases):
         a, b = draw_heads(rng, (0.85, 0.75), correlation, n_groups=40, n_cases=1)
         score = difference_interval(a[0] - b[0], groups)
         n_covered += score.low <= 0.1 <= score.high
-    assert 93 <= 100 * n_covered / N_CASES <= 97
+    assert 93 - slack <= 100 * n_covered / n_cases <= 97 + slack
 
 
 def test_interval_of_no_difference_is_not_certain() -> None:
@@ -228,12 +237,15 @@ def make_result(correct: FloatArray) -> TrialResult:
     )
 
 
-def test_heads_of_equal_truth_are_told_apart_in_at_most_6_percent_of_rankings() -> None:
+@SIMULATED
+def test_heads_of_equal_truth_are_told_apart_in_at_most_6_percent_of_rankings(
+    n_cases: int, slack: int
+) -> None:
     ids = [f"c{i:02d}" for i in range(40)]
     truth, groups = dict.fromkeys(ids, 0), {name: f"g{i // 4}" for i, name in enumerate(ids)}
     truth["t"] = 0
     splits = [Split(("t",), (), tuple(ids), method="simulated")]
-    cases = draw_heads(np.random.default_rng(5), (0.75, 0.75), 0.4, n_groups=10, n_cases=N_CASES)
+    cases = draw_heads(np.random.default_rng(5), (0.75, 0.75), 0.4, n_groups=10, n_cases=n_cases)
     n_told_apart = 0
     for a, b in zip(*cases, strict=True):
         results = {Trial("a", 0, 0, ""): make_result(a), Trial("b", 0, 0, ""): make_result(b)}
@@ -242,17 +254,18 @@ def test_heads_of_equal_truth_are_told_apart_in_at_most_6_percent_of_rankings() 
         assert (ranking.verdicts[0] == "No head is better than another here.") == (
             ranking.pairs[0].p_adjusted >= 0.05
         )
-    assert 0.5 <= 100 * n_told_apart / N_CASES <= 6
+    assert 0.5 - slack <= 100 * n_told_apart / n_cases <= 6 + slack
 
 
+@SIMULATED
 @pytest.mark.parametrize(("n_groups", "correlation"), [(12, 0.6), (18, 0.2), (60, 0.6)])
 def test_paired_test_rejects_a_true_null_in_at_most_6_percent(
-    n_groups: int, correlation: float
+    n_groups: int, correlation: float, n_cases: int, slack: int
 ) -> None:
     rng = np.random.default_rng(7)
-    a, b = draw_heads(rng, (0.8, 0.8), correlation, n_groups=n_groups, n_cases=N_CASES)
+    a, b = draw_heads(rng, (0.8, 0.8), correlation, n_groups=n_groups, n_cases=n_cases)
     p_values = np.array(flip_tests(sum_by_group(a - b).T))
-    assert 2 <= 100 * (p_values < 0.05).mean() <= 6
+    assert 2 - slack <= 100 * (p_values < 0.05).mean() <= 6 + slack
 
 
 def test_paired_test_of_single_clips_rejects_a_true_null_too_often() -> None:
@@ -262,16 +275,19 @@ def test_paired_test_of_single_clips_rejects_a_true_null_too_often() -> None:
     assert 100 * (np.array(flip_tests((a - b).T)) < 0.05).mean() > 9
 
 
-def test_no_false_alarm_among_many_heads_in_94_percent_of_comparisons() -> None:
+@SIMULATED
+def test_no_false_alarm_among_many_heads_in_94_percent_of_comparisons(
+    n_cases: int, slack: int
+) -> None:
     rng = np.random.default_rng(11)
-    heads = draw_heads(rng, (0.8,) * 4, 0.4, n_groups=30, n_cases=N_CASES)
+    heads = draw_heads(rng, (0.8,) * 4, 0.4, n_groups=30, n_cases=n_cases)
     p_values = np.array(
         [flip_tests(sum_by_group(a - b).T) for a, b in combinations(heads, 2)]
     )  # (n_pairs, n_cases)
     smallest = np.array([min(adjust_p_values(case.tolist())) for case in p_values.T])
-    assert 100 * (smallest < 0.05).mean() <= 6
+    assert 100 * (smallest < 0.05).mean() <= 6 + slack
     # Without the correction false alarms are common.
-    assert 100 * (p_values.min(axis=0) < 0.05).mean() > 12
+    assert 100 * (p_values.min(axis=0) < 0.05).mean() > 12 - slack
 
 
 @pytest.mark.parametrize(
