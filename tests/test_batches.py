@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +11,18 @@ from stage2_helpers import DIM, make_clip, make_clips, make_header, write_store
 
 from features.errors import NoClips, OptionInvalid, StoreDamaged
 from features.store.store import open_store, read_clip
-from pipeline.data import sequences as batches
+from features.system.machine import memory_limit_bytes
 from pipeline.data.sequences import (
     frame_statistics,
     load_sequences,
     model_inputs,
+    require_memory,
     sequence_from_vectors,
     take_clips,
 )
+from pipeline.heads.registry import HeadOptions
+from pipeline.splits.split import Split
+from pipeline.training.fit import require_memory_for_fit
 
 CLASSES = ("dive", "jump", "walk")
 
@@ -40,13 +43,11 @@ def test_clips_come_in_the_order_asked_for(tmp_path: Path) -> None:
     assert sequences.vectors.shape[1] == sequences.mask.sum(axis=1).max()
 
 
-@pytest.mark.parametrize(("frames", "gap"), [(1, 0), (12, 3), (4096, 0), (4096, 512)])
-def test_pieces_read_at_once_change_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frames: int, gap: int
-) -> None:
-    store = open_store(write_store(tmp_path / "s.h5", make_clips()))
-    monkeypatch.setattr(batches, "_READ_FRAMES", frames)
-    monkeypatch.setattr(batches, "_READ_GAP", gap)
+def test_pieces_read_at_once_change_nothing(tmp_path: Path) -> None:
+    # More frames than are read at once, and gaps longer than what is read in vain.
+    header = make_header(3)
+    path = write_store(tmp_path / "s.h5", make_clips(), header=header, n_frames=(100, 700))
+    store = open_store(path)
     ids = [clip.clip_id for clip in store.clips]
     for wanted in (ids, ids[::2], ids[5:30:7], ids[::-1]):
         sequences = load_sequences(store, wanted, CLASSES)
@@ -87,11 +88,34 @@ def test_failed_and_unknown_clips_are_refused(tmp_path: Path) -> None:
         load_sequences(store, [], CLASSES)
 
 
-def test_more_than_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_memory_is_refused(tmp_path: Path) -> None:
     store = open_store(write_store(tmp_path / "s.h5", make_clips()))
-    monkeypatch.setattr(os, "sysconf", lambda name: 8)
-    with pytest.raises(OptionInvalid, match="must fit into memory.*--frames N"):
-        load_sequences(store, [clip.clip_id for clip in store.clips], CLASSES)
+    ids = [clip.clip_id for clip in store.clips]
+    require_memory(store, ids)
+    message = r"must fit into memory. 36 clips .* 1e\+12 times at once.*--frames N"
+    with pytest.raises(OptionInvalid, match=message):
+        require_memory(store, ids, copies=1e12)
+
+
+def test_memory_is_counted_for_the_widest_head_and_all_fits_at_once(tmp_path: Path) -> None:
+    store = open_store(write_store(tmp_path / "s.h5", make_clips()))
+    ids = tuple(clip.clip_id for clip in store.clips)
+    splits = [Split(ids[:9], ids[9:12], ids[12:], "m"), Split(ids[:20], ids[20:24], ids[24:], "m")]
+    heads = ["mean-linear", "lstm:motion"]
+    limit = memory_limit_bytes()
+    assert limit is not None
+    # Clips, and prepared frames of 2 * DIM + 1; of the larger split.
+    longest = max(clip.n_frames for clip in store.clips if clip.clip_id in ids[:24])
+    one_fit = 24 * longest * DIM * 4 * (1 + (2 * DIM + 1) / DIM)
+    fits = int(limit / one_fit)
+    require_memory_for_fit(store, splits, heads, HeadOptions(), n_at_once=fits)
+    with pytest.raises(OptionInvalid, match="24 clips .*fewer --jobs"):
+        require_memory_for_fit(store, splits, heads, HeadOptions(), n_at_once=fits + 1)
+    reduced = HeadOptions(reduce="pca:1")
+    require_memory_for_fit(store, splits, heads, reduced, n_at_once=fits + 1)
+    windowed = HeadOptions(window=3)
+    with pytest.raises(OptionInvalid, match="must fit into memory"):
+        require_memory_for_fit(store, splits, heads, windowed, n_at_once=fits)
 
 
 def test_vectors_at_hand_are_padded() -> None:

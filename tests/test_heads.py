@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,12 @@ from stage2_helpers import DIM
 
 from features.errors import HeadUnknown, OptionInvalid, TrainingFailed
 from features.system.keras import import_keras
-from pipeline.data.sequences import Sequences, model_inputs, sequence_from_vectors
+from pipeline.data.sequences import (
+    Sequences,
+    model_inputs,
+    sequence_from_vectors,
+    take_clips,
+)
 from pipeline.heads.model import (
     build_head,
     fit_front,
@@ -253,6 +259,29 @@ def test_workbench_changes_nothing(name: str) -> None:
         assert fits[0].history == fits[1].history
         alone, kept_up = (predict_probabilities(fit.model, test) for fit in fits)
         np.testing.assert_array_equal(alone, kept_up)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells it so")
+def test_workbench_holds_no_data() -> None:
+    def resident_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    rng = np.random.default_rng(0)
+    vectors = rng.random((1200, 20, 1280), dtype=np.float32).astype(np.float16)
+    mask = np.ones(vectors.shape[:2], dtype=np.bool_)
+    names = tuple(map(str, range(len(vectors))))
+    large = Sequences(vectors, mask, np.arange(len(vectors)) % 3, names)
+    small = take_clips(large, names[:30])
+    heads = ("mean-linear", "mlp", "mean-linear:centred", "mlp:both")
+    options = FitOptions(epochs=1, batch_size=16)
+    workbench = Workbench()
+    for head in heads:  # what is compiled is kept
+        fit_head(small, small, head=head, n_classes=3, fit_options=options, workbench=workbench)
+    before = resident_bytes()
+    for head in heads:
+        fit_head(large, small, head=head, n_classes=3, fit_options=options, workbench=workbench)
+    # Prepared frames of the four heads are one, one, two and three times as large.
+    assert resident_bytes() - before < 2 * vectors.nbytes
 
 
 @pytest.mark.parametrize("name", ["mean-linear:both", "lstm:motion", "tcn:centred"])
