@@ -202,7 +202,7 @@ def test_names_that_only_look_like_a_scheme_are_no_groups(tmp_path: Path) -> Non
     make_files(tmp_path, "jump/person01_x.avi", "jump/holiday.avi", "walk/clip_g2_final.avi")
     found = discover_clips(tmp_path)
     assert {clip.group for clip in found.clips} == {""}
-    assert "1 of 3 file names look as of KTH (person), 'jump/holiday.avi' does not" in (
+    assert "1 of 3 file names look like those of KTH (person), 'jump/holiday.avi' does not" in (
         found.groups_from
     )
 

@@ -65,7 +65,7 @@ def infer_groups(clips: Sequence[Clip]) -> InferredGroups:
             return InferredGroups(groups, f"file names as of {scheme}: {_show_two(groups)}")
         if groups and not nearly:
             nearly = (
-                f"unknown: {len(groups)} of {len(found)} file names look as of {scheme}, "
+                f"unknown: {len(groups)} of {len(found)} file names look like those of {scheme}, "
                 f"'{odd[0]}' does not"
             )
     return InferredGroups({}, nearly or "unknown")
