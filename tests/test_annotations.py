@@ -130,7 +130,7 @@ def test_spans_in_frames(tmp_path: Path) -> None:
     assert spans(found.clips) == [("a.avi#0.4-0.8", 0.4, 0.8, None, None)]
     by_name = "path,start_frame,end_frame\na.avi,10,20\n"
     assert discover(tmp_path, "c.csv", by_name).clips[0].clip_id == "a.avi#f10-f20"
-    with pytest.raises(ManifestError, match="Frame numbers are whole"):
+    with pytest.raises(ManifestError, match="Frame numbers must be whole"):
         discover(tmp_path, "c.csv", "path,start,end\na.avi,1.5,2\n", time_unit="frames")
 
 
@@ -139,7 +139,7 @@ def test_spans_in_frames(tmp_path: Path) -> None:
     [
         ("path,label\na.avi,x\na.avi,y\n", "each file once. .* as 'x' and as 'y'.* start and end"),
         ("path,start,end\na.avi,1,2\na.avi,1,2\n", "each span once. .* line 3 repeats"),
-        ("path,start,end\na.avi,2,1\n", "ends behind its start. .* line 2 has 2 to 1"),
+        ("path,start,end\na.avi,2,1\n", "must end after its start. .* line 2 has 2 to 1"),
         ("path,start,end\na.avi,-1,1\n", "from 0 on, or H:MM:SS. .* has '-1'"),
         ("path,stat,end\na.avi,1,2\n", r"has 'stat'. .*--columns start=stat"),
         ("path,start,end,fps\na.avi,1,2,0\n", "A frame rate is above 0"),

@@ -15,12 +15,14 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 from conftest import OFFICIAL_LISTS, TINY_OPTIONS, UCF_MINI, RunCli, noisy_frames, write_video
 
 from cli import cli
+from features.clips.formats import ANNOTATION_FORMATS
 from pipeline.export.formats import FORMATS
 from pipeline.heads.registry import HEADS, parse_head
 
@@ -223,9 +225,10 @@ def run_python(code: str, page: Path) -> None:
 def _forgotten_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Undo what plug-ins register, for the tests that follow in this process."""
     monkeypatch.setenv("FRAMEHEAD_PLUGINS", "")
-    before = {*HEADS, *FORMATS}
+    registries: tuple[dict[str, Any], ...] = (HEADS, FORMATS, ANNOTATION_FORMATS)
+    before = {name for registry in registries for name in registry}
     yield
-    for registry in (HEADS, FORMATS):
+    for registry in registries:
         for name in set(registry) - before:
             del registry[name]
     sys.modules.pop("my_plugins", None)
@@ -287,6 +290,7 @@ def test_the_session_of_the_readme_runs(session: Session, run_cli: RunCli) -> No
         assert words[0][:3] == words[1][:3], line
 
 
+@pytest.mark.usefixtures("_forgotten_plugins")
 def test_python_in_the_docs_runs(session: Session) -> None:
     """After the session, on the store that it made."""
     if not (session.folder / "embeddings.h5").exists():

@@ -43,17 +43,18 @@ class FolderOptions:
         clips exactly: CSV or TSV with the columns path, label, group, split, start, end, or a
         list in the format of a well-known collection.
     columns : str or mapping of str to str, optional
-        Which columns of the annotation file are meant, such as path=video_name,label=tag; an
+        Which column of the annotation file is which, such as path=video_name,label=tag; an
         empty name leaves a column out.
     time_unit : {"seconds", "frames"}, default "seconds"
-        Unit of the columns start and end.
+        Unit of the times in the columns start and end.
     group_regex : str, optional
-        What names the group in a clip's path, its first parenthesis. By default inferred from
-        the file names of UCF101, KTH, HMDB51, NTU and Kinetics, if all follow one of them.
+        Regular expression whose first parenthesis names the group in a clip's path. By default
+        read off file names as in UCF101, KTH, HMDB51, NTU and Kinetics, if all follow one of
+        them.
     no_groups : bool, default False
-        Infer no groups from file names.
+        Do not read groups off file names.
     suffixes : str or collection of str, optional
-        Further suffixes of video files, with commas between; all takes every file.
+        Further suffixes of video files, separated by commas; all takes every file.
 
     Raises
     ------
@@ -205,7 +206,7 @@ def _make_clip(root: Path, finder: PathFinder, row: Annotation, split: str) -> C
         return clip
     if row.end is not None and row.end <= row.start:
         raise ManifestError(
-            f"A span ends behind its start. {row.where} has {row.start:g} to {row.end:g}."
+            f"A span must end after its start. {row.where} has {row.start:g} to {row.end:g}."
         )
     clip = replace(clip, group=row.group or file_id)
     if row.unit == "seconds":
@@ -213,7 +214,9 @@ def _make_clip(root: Path, finder: PathFinder, row: Annotation, split: str) -> C
         name = f"{file_id}#{_write_seconds(row.start)}-{end}"
         return replace(clip, clip_id=name, start_seconds=row.start, end_seconds=row.end)
     if any(bound is not None and bound != int(bound) for bound in (row.start, row.end)):
-        raise ManifestError(f"Frame numbers are whole. {row.where} has {row.start}, {row.end}.")
+        raise ManifestError(
+            f"Frame numbers must be whole numbers. {row.where} has {row.start}, {row.end}."
+        )
     start, last = int(row.start), None if row.end is None else int(row.end)
     name = f"{file_id}#f{start}-" + ("end" if last is None else f"f{last}")
     return replace(clip, clip_id=name, start_frame=start, end_frame=last)

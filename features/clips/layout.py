@@ -236,7 +236,7 @@ def _require_different(labels: set[str]) -> None:
     for same in spellings.values():
         if len(same) > 1:
             raise LayoutUnclear(
-                f"Classes differ in more than case. {_name(sorted(same))} do not.",
+                f"Class names must differ in more than case. {_name(sorted(same))} do not.",
                 hint=f"rename one of the folders; or {_REMEDY}",
             )
 
