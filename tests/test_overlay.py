@@ -422,8 +422,10 @@ def test_a_consumer_that_raises_leaves_no_worker(
             raise ValueError("of the consumer")
 
     before = children_of(os.getpid())
-    with pytest.raises(ValueError, match="of the consumer"):
+    with pytest.raises(ValueError, match="of the consumer") as caught:
         predict_videos(run_folder, [video_folder], overlay=tmp_path / "o", on_progress=fail)
+    # Also while somebody holds the error, and all that its traceback refers to.
+    assert caught.tb is not None
     assert children_of(os.getpid()) <= before
 
 
