@@ -272,7 +272,7 @@ def test_workbench_holds_no_data() -> None:
     names = tuple(map(str, range(len(vectors))))
     large = Sequences(vectors, mask, np.arange(len(vectors)) % 3, names)
     small = take_clips(large, names[:30])
-    heads = ("mean-linear", "mlp", "mean-linear:centred", "mlp:both")
+    heads = ("mean-linear", "mean-linear:centred", "mean-linear:both")
     options = FitOptions(epochs=1, batch_size=16)
     workbench = Workbench()
     for head in heads:  # what is compiled is kept
@@ -280,7 +280,7 @@ def test_workbench_holds_no_data() -> None:
     before = resident_bytes()
     for head in heads:
         fit_head(large, small, head=head, n_classes=3, fit_options=options, workbench=workbench)
-    # Prepared frames of the four heads are one, one, two and three times as large.
+    # Prepared frames of the three heads are one, two and three times as large.
     assert resident_bytes() - before < 2 * vectors.nbytes
 
 
