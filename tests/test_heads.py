@@ -267,7 +267,7 @@ def test_workbench_holds_no_data() -> None:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     rng = np.random.default_rng(0)
-    vectors = rng.random((1200, 20, 1280), dtype=np.float32).astype(np.float16)
+    vectors = rng.random((600, 20, 1280), dtype=np.float32).astype(np.float16)
     mask = np.ones(vectors.shape[:2], dtype=np.bool_)
     names = tuple(map(str, range(len(vectors))))
     large = Sequences(vectors, mask, np.arange(len(vectors)) % 3, names)
