@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -249,6 +250,55 @@ def test_damaged_bytes_cost_a_few_frames_only(
             assert (np.diff(batch.timestamps_seconds) > 0).all()
         _, facts = read(path, choose_sampling(all_frames=True))
         assert facts.n_frames_decoded >= 40
+
+
+def harm(content: bytes, generator: random.Random) -> bytes:
+    """Flip bits, overwrite, cut, blank or repeat something of a file, its header or the rest."""
+    harmed = bytearray(content)
+    start = generator.choice([0, min(2000, len(harmed) // 4)])
+    at = generator.randrange(start, len(harmed))
+    kind = generator.choice(["bits", "noise", "cut", "blank", "repeat"])
+    if kind == "bits":
+        for _ in range(generator.choice([1, 5, 40])):
+            harmed[generator.randrange(start, len(harmed))] ^= 1 << generator.randrange(8)
+    elif kind == "cut":
+        del harmed[max(at, 1) :]
+    elif kind == "repeat":
+        harmed[at:at] = harmed[at : at + generator.choice([7, 188, 900])]
+    else:
+        n_bytes = min(len(harmed) - at, generator.choice([8, 60, 600]))
+        harmed[at : at + n_bytes] = (
+            bytes(n_bytes) if kind == "blank" else generator.randbytes(n_bytes)
+        )
+    return bytes(harmed)
+
+
+@pytest.mark.parametrize("n_copies", [20, pytest.param(1000, marks=pytest.mark.soak)])
+def test_harmed_copies_decode_the_same_in_every_way(
+    clips: dict[str, Path], tmp_path: Path, n_copies: int
+) -> None:
+    generator = random.Random(n_copies)
+    names = [name for name in RECIPES if not name.startswith("av1")]  # slow to write
+    for _ in range(n_copies):
+        source = clips[generator.choice(names)]
+        path = tmp_path / f"harmed{source.suffix}"
+        path.write_bytes(harm(source.read_bytes(), generator))
+        sampling = generator.choice(
+            [
+                choose_sampling(n_frames=7),
+                choose_sampling(stride=9),
+                choose_sampling(fps=3),
+                choose_sampling(all_frames=True),
+            ]
+        )
+        try:
+            batch = require_same(path, sampling)
+        except VideoUnreadable:
+            for options in ({"decodes_all": True}, {"kept_bytes": 0}):
+                with pytest.raises(VideoUnreadable):
+                    read(path, sampling, **options)
+            continue
+        assert (np.diff(batch.timestamps_seconds) > 0).all()
 
 
 def test_a_cut_file_is_called_cut(clips: dict[str, Path], tmp_path: Path) -> None:

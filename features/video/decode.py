@@ -10,6 +10,7 @@ stream; untagged ones are taken for BT.601 in limited range, as FFmpeg takes the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -204,7 +205,7 @@ class _Surprise(Exception):
 
 
 class _Lost(_Surprise):
-    """Seeking did not lead where the packets were before."""
+    """Decoding only what is needed does not work: everything must be decoded."""
 
 
 class _Decoder:
@@ -270,16 +271,19 @@ def _decode_forward(
     source: VideoSource, index: PacketIndex, decoder: _Decoder, on_progress: Callable[[], None]
 ) -> Iterator[Any]:
     """Yield every frame of a source of which nothing was decoded yet."""
-    packets: Iterable[Any] | None = index.packets
-    if packets is None:
-        packets = read_packets(source, on_progress)
-    for number, packet in enumerate(packets):
-        on_progress()
-        if index.is_retimed:
-            packet.pts = index.pts[number]
-        if number >= index.n_lead_in and packet.size:
-            yield from decoder.send(packet)
-    yield from decoder.drain()
+    with ExitStack() as stack:
+        packets: Iterable[Any] | None = index.packets
+        if packets is None:
+            # From another container: where reading has to seek, this one's decoder would forget.
+            reader = stack.enter_context(open_video(source.path))
+            packets = read_packets(reader, on_progress)
+        for number, packet in enumerate(packets):
+            on_progress()
+            if index.is_retimed:
+                packet.pts = index.pts[number]
+            if number >= index.n_lead_in and packet.size:
+                yield from decoder.send(packet)
+        yield from decoder.drain()
 
 
 def _decode_plan(
@@ -427,6 +431,8 @@ class _Job:
         while True:
             try:
                 frame = next(frames, None)
+                if self._decoder.n_bad and not decodes_all and is_held:
+                    raise _Lost
                 if frame is None:
                     break
                 is_odd = frame.is_corrupt or (frame.interlaced_frame and not is_intra)
@@ -456,7 +462,7 @@ class _Job:
                 yield from held
                 held.clear()
         if missing and is_held:
-            raise _Surprise
+            raise _Surprise if decodes_all else _Lost
         self._n_decoded = self._index.n_frames
         yield from held
         yield from self._rest()
@@ -464,6 +470,10 @@ class _Job:
     def _frames_of(self, plan: Plan, *, decodes_all: bool) -> Iterator[Any]:
         if decodes_all:
             return self._again()
+        if self._is_fresh:
+            # What is wrong must show, not be papered over: then everything is decoded.
+            context = self._source.stream.codec_context
+            context.options = {**context.options, "err_detect": "explode"}
         self._is_fresh = False
         return _decode_plan(self._source, self._index, plan, self._decoder, self._on_progress)
 

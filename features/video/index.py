@@ -114,7 +114,9 @@ def read_index(
             is_trusted = traits.is_whole and not packet.has_sidedata("new_extradata")
             is_needed[-1] = traits.is_needed
             is_shown[-1] &= traits.is_shown
-            if traits.is_entry and keys and keys[-1] == number:
+            # A key frame of VP8 may lean on what came before, unseen, where it is damaged.
+            may_seek = codec != "vp8" or not entries
+            if traits.is_entry and keys and keys[-1] == number and may_seek:
                 entries.append(number)
     n_damaged += len(source.read_faults)
     is_trusted = is_trusted and not source.read_faults

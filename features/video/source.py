@@ -129,6 +129,8 @@ def read_packets(source: VideoSource, on_progress: Callable[[], None]) -> Iterat
             fault = "frames are missing in the middle"
         except MemoryError:
             raise
+        except IndexError:  # at the end, PyAV trips over streams that turned up on the way
+            return
         except (error, ValueError) as problem:
             fault = str(problem)
         n_tries += 1
