@@ -31,6 +31,8 @@ def memory_limit_bytes(cgroup: Path = _CGROUP, meminfo: Path = _MEMINFO) -> int 
     words = _first_line(meminfo).split()
     if len(words) == 3 and words[0] == "MemTotal:":
         limits.append(int(words[1]) * 1024)
+    elif "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):  # not Linux
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min(limits, default=None)
 
 
