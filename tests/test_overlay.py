@@ -33,9 +33,8 @@ from features import Progress, choose_sampling, extract_features
 from features.embed import EmbedOptions
 from features.errors import OptionInvalid, OutputExists, OutputUnwritable, VideoUnreadable
 from features.records import Clip, ClipOutcome, FrameArray, VideoFacts
-from features.video.band import Caption, render_band
 from features.video.decode import count_frames, read_pictures
-from features.video.overlay import LEAST_WIDTH_PX, write_overlay
+from features.video.overlay import LEAST_WIDTH_PX, Caption, render_band, write_overlay
 from pipeline import (
     FitOptions,
     Prediction,

@@ -119,7 +119,7 @@ def test_spans_of_a_video_are_embedded(tmp_path: Path, tiny_weights: Path, rows:
         cv2.imdecode(np.frombuffer(item.jpeg, np.uint8), cv2.IMREAD_COLOR)
         for item in pictures.values()
     ]
-    assert [read_numbers([picture]) for picture in shown] == [[15], [50]]
+    assert [read_numbers([np.asarray(picture)]) for picture in shown] == [[15], [50]]
 
 
 def write_changed(path: Path, change: dict[str, tuple[str, str]]) -> list[ClipRecord]:

@@ -162,10 +162,11 @@ def _display_matrix(frame: Any) -> tuple[int, ...] | None:
     """Return a, b, c, d of x' = a x + c y, y' = b x + d y, or None if it changes nothing."""
     from av.sidedata.sidedata import SideDataContainer
 
+    container: Any = SideDataContainer  # its stub takes no arguments
     try:
         # The frame's own `side_data` would refer back to it and keep its buffer until the garbage
         # collector runs.
-        for item in SideDataContainer(frame):
+        for item in container(frame):
             if item.type.name == "DISPLAYMATRIX":
                 a, b, _, c, d = struct.unpack("=5i", bytes(item)[:20])
                 return None if a > 0 and d > 0 and b == 0 == c else (a, b, c, d)

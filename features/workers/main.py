@@ -23,10 +23,9 @@ from features.errors import EngineUnavailable, FrameHeadError, VideoUnreadable
 from features.records import FrameSampling, VideoFacts
 from features.system.files import hash_file
 from features.system.processes import claim_output, describe_problem
-from features.video.band import Caption
 from features.video.decode import LACKS_MEMORY, WHOLE, Span, read_frames, read_picture
 from features.video.frames import FrameBatch, import_cv2
-from features.video.overlay import write_overlay
+from features.video.overlay import Caption, write_overlay
 from features.video.source import import_av
 from features.workers.protocol import receive_message, send_message
 

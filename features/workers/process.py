@@ -15,7 +15,7 @@ import numpy.typing as npt
 from features.errors import EngineUnavailable
 from features.records import Clip, FrameSampling, SourceFile, VectorDtype, VideoFacts
 from features.system.processes import Helper, rebuild_problem
-from features.video.band import Caption
+from features.video.overlay import Caption
 from features.workers.protocol import receive_message, send_message
 
 _START_SECONDS = 120.0

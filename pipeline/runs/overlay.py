@@ -13,8 +13,7 @@ from features.errors import OptionInvalid, OutputExists
 from features.records import Clip, ClipOutcome, FrameSampling
 from features.system.files import private_folder, report_unwritable
 from features.system.text import printable
-from features.video.band import Caption
-from features.video.overlay import OVERLAY_SUFFIXES
+from features.video.overlay import OVERLAY_SUFFIXES, Caption
 from features.workers.pool import decode_clips
 from features.workers.process import ClipEnd, WorkerSettings
 
