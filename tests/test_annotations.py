@@ -10,7 +10,7 @@ import pytest
 
 from features.clips.discover import FolderOptions, discover_clips
 from features.clips.formats import ANNOTATION_FORMATS
-from features.errors import ManifestError, OptionInvalid
+from features.errors import ManifestError, NoClips, OptionInvalid
 from features.records import Clip, Discovery
 from features.system.plugins import PLUGINS_VARIABLE, load_plugins
 
@@ -149,6 +149,92 @@ def test_spans_that_cannot_be_meant(tmp_path: Path, text: str, message: str) -> 
     unit = "frames" if "fps" in text else "seconds"
     with pytest.raises(ManifestError, match=message):
         discover(tmp_path, "c.csv", text, "a.avi", time_unit=unit)
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "message"),
+    [
+        ("path,label,from,to", "a.avi,x,1,2", r"has 'from', 'to'. .*--columns start=NAME,end=NAME"),
+        ("path,label,start_ms,end_ms", "a.avi,x,1,2", "has 'start_ms', 'end_ms'"),
+        ("path,label,start,duration", "a.avi,x,1,2", "'start' and 'duration', but no end"),
+        ("path,label,start_frame,end", "a.avi,x,1,2", "in the same unit. .* 'start_frame' and"),
+        ("path,label,start,end,fps", "a.avi,x,1,2,25", "may be frames. .*--time-unit frames if"),
+        (
+            "path,label,start_frame,start_timestamp,stop_frame,stop_timestamp",
+            "a.avi,x,1,0:00:01,2,0:00:02",
+            "--columns start=start_timestamp,end=stop_timestamp",
+        ),
+        ("path,target", "a.avi,x", "has 'target', which may be it. .*--columns label=target"),
+        ("path,label,label", "a.avi,x,y", "several called 'label'"),
+        ("path,label,phase", "a.avi,x,train\nb.avi,x,test", "'test', 'train' in 'phase'"),
+    ],
+)
+def test_columns_that_would_change_the_meaning_are_refused(
+    tmp_path: Path, header: str, row: str, message: str
+) -> None:
+    with pytest.raises(ManifestError, match=message):
+        discover(tmp_path, "c.csv", f"{header}\n{row}\n", "a.avi", "b.avi")
+
+
+@pytest.mark.parametrize(
+    ("header", "clip_id"),
+    [
+        *(("path,begin,stop", "a.avi#1.0-2.0"), ("path,start_sec,end_sec", "a.avi#1.0-2.0")),
+        *(
+            ("path,startFrame,endFrame", "a.avi#f1-f2"),
+            ("path,frame start,frame end", "a.avi#f1-f2"),
+        ),
+        ("path,start_timestamp,stop_timestamp", "a.avi#1.0-2.0"),
+    ],
+)
+def test_bounds_under_other_names(tmp_path: Path, header: str, clip_id: str) -> None:
+    found = discover(tmp_path, "c.csv", f"{header}\na.avi,1,2\n", "a.avi")
+    assert [clip.clip_id for clip in found.clips] == [clip_id]
+
+
+def test_a_whole_file_is_of_the_group_of_its_spans(tmp_path: Path) -> None:
+    found = discover(tmp_path, "c.csv", "path,label,start,end\na.avi,x,,\na.avi,y,1,2\n", "a.avi")
+    assert [clip.group for clip in found.clips] == ["a.avi", "a.avi"]
+
+
+def test_missing_files_of_another_machine_are_failed_clips(tmp_path: Path) -> None:
+    for place in ("/home/u/v/", "D:\\v\\"):
+        rows_ = f"path,label\n{place}walk/c.avi,walk\n{place}jump/a.avi,jump\n"
+        found = discover(tmp_path, "c.csv", rows_, "jump/a.avi", "b.avi")
+        assert rows(found) == [("jump/a.avi", "jump"), ("walk/c.avi", "walk")]
+        assert "1 listed file missing" in found.notes[0]
+    with pytest.raises(ManifestError, match="lie inside VIDEOS"):
+        discover(tmp_path, "c.csv", "path,label\n/elsewhere/c.avi,walk\njump/a.avi,jump\n")
+
+
+def test_a_folder_is_no_file_of_that_name(tmp_path: Path) -> None:
+    found = discover(tmp_path, "c.csv", "path,label\njump,x\n", "jump/a.avi", "jump.avi")
+    assert rows(found) == [("jump.avi", "x")]
+    with pytest.raises(ManifestError, match="lie inside VIDEOS"):
+        discover(tmp_path, "c.csv", "path,label\n.,x\n")
+
+
+def test_labels_that_look_alike_are_named_or_made_one(tmp_path: Path) -> None:
+    text = "path,label\na.avi,Run\nb.avi,run\nc.avi,n\u00e9\nd.avi,ne\u0301\n"
+    found = discover(tmp_path, "c.csv", text, *(f"{n}.avi" for n in "abcd"))
+    assert len({clip.label for clip in found.clips}) == 3
+    (note,) = found.notes
+    assert "differ only in case" in note
+
+
+def test_files_that_hold_no_text_or_no_rows(tmp_path: Path) -> None:
+    for label, coding in (("caf\u00e9", "latin-1"), ("x", "utf-32")):
+        with pytest.raises(ManifestError, match="is text in UTF-8 or UTF-16"):
+            discover(tmp_path, "c.csv", f"path,label\na.avi,{label}\n".encode(coding), "a.avi")
+    with pytest.raises(NoClips, match="names at least one clip. .* has no rows"):
+        discover(tmp_path, "c.csv", "path,label\n")
+    with pytest.raises(ManifestError, match="is JSON of another kind, with 'a', 'b'"):
+        discover(tmp_path, "labels.json", '{"a": "0", "b": "1"}')
+    with pytest.raises(ManifestError, match="is no valid JSON"):
+        discover(tmp_path, "labels.json", '{"database": ')
+    japanese = "\u8d70" * 99
+    text = f"path,label\na.avi,{japanese}\n".encode("utf-16-le")
+    assert rows(discover(tmp_path, "c.csv", text)) == [("a.avi", japanese)]
 
 
 def test_a_rate_that_says_nothing_is_named(tmp_path: Path) -> None:
@@ -304,6 +390,57 @@ def test_mmaction2_rawframes_lists(tmp_path: Path) -> None:
     assert rows(found) == [("jump/a.mp4", "0"), ("walk/b", "1")]
     found = discover(tmp_path, "rawframes.txt", "jump/a 30 120 0\n")
     assert rows(found) == [("jump/a.mp4#f30-f150", "0")]
+
+
+def test_lists_with_spaces_in_labels_and_lists_with_several_labels(tmp_path: Path) -> None:
+    videos = ("x/a b.mp4", "x/c.mp4")
+    found = discover(tmp_path, "t.txt", "x/a b.mp4 Playing Guitar\nx/c.mp4 Run\n", *videos)
+    assert rows(found) == [("x/a b.mp4", "Playing Guitar"), ("x/c.mp4", "Run")]
+    with pytest.raises(ManifestError, match="has '0 3' behind 'x/a b.mp4'"):
+        discover(tmp_path, "t.txt", "x/a b.mp4 0 3\nx/c.mp4 1 2\n")
+
+
+def test_names_of_classes_that_count_from_another_number_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "classInd.txt").write_text("1 jump\n2 run\n3 walk\n")
+    videos = ("run/a.mp4", "walk/b.mp4")
+    found = discover(tmp_path, "t.txt", "run/a.mp4 2\nwalk/b.mp4 3\n", *videos)
+    assert rows(found) == [("run/a.mp4", "run"), ("walk/b.mp4", "walk")]
+    assert "names from 'classInd.txt'" in found.labels_from
+    with pytest.raises(ManifestError, match=r"calls 1 'jump', but .* gives it to 'run/a.mp4'"):
+        discover(tmp_path, "t.txt", "run/a.mp4 1\nwalk/b.mp4 2\n")
+
+
+def test_jester_lists(tmp_path: Path) -> None:
+    videos = ("34870.webm", "56557.webm")
+    text = "34870;Drumming Fingers\n56557;Sliding Two Fingers Right\n"
+    found = discover(tmp_path, "jester-v1-train.csv", text, *videos)
+    assert format_of(found) == "list"
+    assert rows(found) == [
+        ("34870.webm", "Drumming Fingers"),
+        ("56557.webm", "Sliding Two Fingers Right"),
+    ]
+    assert rows(discover(tmp_path, "c.csv", f"id;label\n{text}")) == rows(found)
+
+
+def test_charades_csv(tmp_path: Path) -> None:
+    text = "id,subject,actions,length\nYSKX3,8O,c092 11.90 21.20;c147 0.00 12.60,30.5\nAAA,8O,,30\n"
+    found = discover(tmp_path, "Charades_v1_train.csv", text, "YSKX3.mp4", "AAA.mp4")
+    assert format_of(found) == "charades"
+    assert rows(found) == [
+        ("AAA.mp4", ""),
+        ("YSKX3.mp4#0.0-12.6", "c147"),
+        ("YSKX3.mp4#11.9-21.2", "c092"),
+    ]
+    with pytest.raises(ManifestError, match="has a class, a start and an end. .* has 'c092 11.90'"):
+        discover(tmp_path, "c.csv", "id,actions\nAAA,c092 11.90\n")
+
+
+def test_ava_rows_with_a_header_and_without_an_action(tmp_path: Path) -> None:
+    header = "video_id,middle_frame_timestamp,x1,y1,x2,y2,action_id,person_id\n"
+    text = header + AVA.format(80, 1) + "-5KQ66BBWC4,0904,,,,,,\n"
+    found = discover(tmp_path, "ava.csv", text, "-5KQ66BBWC4.mkv")
+    assert rows(found) == [("-5KQ66BBWC4.mkv#900.5-903.5", "80")]
+    assert found.notes[1] == "1 row without an action left out"
 
 
 def test_keras_csv(tmp_path: Path) -> None:

@@ -125,11 +125,39 @@ def test_a_wrapper_inside_of_every_split_folder() -> None:
         (("train_set/a.avi", "test_set/b.avi"), "called like parts of a split"),
         (("UCF/intro.avi", "UCF/Archery/a.avi", "UCF/Dunk/b.avi"), "'UCF' holds 1 file .'UCF/in"),
         (("Jump/a.avi", "jump/b.avi"), "'Jump', 'jump' do not"),
+        (("videos_train/a/1.avi", "videos_val/a/2.avi"), "'videos_train', 'videos_val' are called"),
+        (
+            ("Part-1/Abuse/a.avi", "Part-2/Arson/b.avi", "Normal/c.avi"),
+            "'Part-1', 'Part-2' are called like parts of a split or of an archive",
+        ),
+        (
+            ("Training_Normal/a.avi", "Testing_Normal/b.avi", "Abuse/c.avi"),
+            "'Testing_Normal', 'Training_Normal' are called",
+        ),
+        (("train_set/a.avi", "walk/b.avi"), "'train_set' is called"),
+        (("train/train_videos/a/1.avi", "test/test_videos/a/2.avi"), "'test_videos', 'train_vid"),
     ],
 )
 def test_two_readings_are_refused_with_what_was_found(names: tuple[str, ...], message: str) -> None:
     with pytest.raises(LayoutUnclear, match=message):
         read_layout(names)
+
+
+def test_classes_that_only_contain_a_word_of_splits_are_classes() -> None:
+    assert found_in("training dog/a.avi", "test drive/b.avi", "part 1/c.avi") == [
+        ("training dog", ""),
+        ("test drive", ""),
+        ("part 1", ""),
+    ]
+
+
+def test_levels_that_may_be_classes_are_named() -> None:
+    names = ("sport/golf/a.avi", "sport/tennis/b.avi", "music/c.avi")
+    assert "'sport' holds 'golf', 'tennis'" in read_layout(names).notes[0]
+    below_splits = read_layout([f"{part}/{name}" for part in ("train", "test") for name in names])
+    assert "'sport' holds 'golf', 'tennis'" in below_splits.notes[0]
+    assert "one class only: 'rgb'" in read_layout(("rgb/a.avi", "rgb/b.avi")).notes[0]
+    assert found_in("train/a/1.avi", "train/b/1.avi", "validate/a/2.avi")[2] == ("a", "val")
 
 
 def test_a_refused_folder_can_still_be_embedded_or_named_by_a_file(tmp_path: Path) -> None:
@@ -205,6 +233,16 @@ def test_names_that_only_look_like_a_scheme_are_no_groups(tmp_path: Path) -> Non
     assert "1 of 3 file names look like those of KTH (person), 'jump/holiday.avi' does not" in (
         found.groups_from
     )
+
+
+def test_films_of_hmdb51_are_groups_whatever_the_labels_are(tmp_path: Path) -> None:
+    stems = [f"April_09_{c}_u_nm_np1_ba_goo_0" for c in ("brush_hair", "clap")]
+    folder = make_files(tmp_path / "v", f"brush_hair/{stems[0]}.avi", f"clap/{stems[1]}.avi")
+    table = tmp_path / "list.txt"
+    table.write_text(f"brush_hair/{stems[0]}.avi 0\nclap/{stems[1]}.avi 1\n")
+    found = discover_clips(folder, FolderOptions(labels=table))
+    assert [clip.label for clip in found.clips] == ["0", "1"]
+    assert {clip.group for clip in found.clips} == {"April_09"}
 
 
 def test_what_was_inferred_is_said_with_two_examples(tmp_path: Path) -> None:

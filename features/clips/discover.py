@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,11 +22,12 @@ from features.clips.walk import (
     PathFinder,
     VideoFiles,
     find_video_files,
+    fold_name,
     read_suffixes,
 )
 from features.errors import LayoutUnclear, ManifestError, NoClips, OptionInvalid, VideosNotFound
 from features.records import Clip, Discovery, IgnoredFile, TimeUnit, split_clip_id
-from features.system.text import format_count
+from features.system.text import format_count, printable
 
 FOLDER_LABELS = "folder"
 NO_LABELS = "none"
@@ -164,20 +166,35 @@ def _clips_from_file(
         finder.find,
     )
     form, said = read_annotations(file)
+    if not said.rows:
+        raise NoClips(
+            f"An annotation file names at least one clip. '{path}' has no rows (read as "
+            f"{form.name}: {form.help}).",
+            hint="write a row for each clip below the header line",
+        )
     parts = _name_parts(said.rows)
+    found = {row.path: finder.find(row.path) for row in said.rows}
     clips: dict[str, Clip] = {}
     for row in said.rows:
-        clip = _make_clip(root, finder, row, parts.get(row.split, ""))
+        clip = _make_clip(root, finder, found[row.path], row, parts.get(row.split, ""))
+        _require_text(row, is_found=bool(found[row.path]))
         before = clips.get(clip.clip_id)
         if before is not None:
             raise _repeated(row, clip, before)
         clips[clip.clip_id] = clip
+    clips = _group_with_spans(clips)
     detail = f" ({said.detail})" if said.detail else ""
     missing = sorted({str(clip.path) for clip in clips.values() if not clip.path.exists()})
     notes = said.notes
     if missing:
         text = f"{format_count(len(missing), 'listed file')} missing from '{root}'"
         notes = (*notes, f"{text}, such as '{missing[0]}'")
+    labels = {clip.label for clip in clips.values()}
+    spellings = {fold_name(label): label for label in labels}
+    alike = sorted(label for label in labels if spellings[fold_name(label)] != label)
+    if alike:
+        other = spellings[fold_name(alike[0])]
+        notes = (*notes, f"'{alike[0]}' and '{other}' differ only in case, and are two classes")
     return Discovery(
         root,
         tuple(clips.values()),
@@ -186,8 +203,29 @@ def _clips_from_file(
     )
 
 
-def _make_clip(root: Path, finder: PathFinder, row: Annotation, split: str) -> Clip:
-    found = finder.find(row.path)
+def _group_with_spans(clips: Mapping[str, Clip]) -> dict[str, Clip]:
+    """Put a whole file into the group of its spans."""
+    with_spans = {split_clip_id(clip.clip_id)[0] for clip in clips.values() if clip.is_span}
+    return {
+        clip_id: replace(clip, group=clip.group or clip_id) if clip_id in with_spans else clip
+        for clip_id, clip in clips.items()
+    }
+
+
+def _require_text(row: Annotation, *, is_found: bool) -> None:
+    """Refuse bytes that are not UTF-8, except in the name of a file that is there."""
+    for value in (row.label, row.group, *(() if is_found else (row.path,))):
+        if any("\udc80" <= char <= "\udcff" for char in value):
+            raise ManifestError(
+                f"An annotation file is text in UTF-8 or UTF-16. {row.where} has "
+                f"'{printable(value)}', which is not.",
+                hint="save it as CSV UTF-8",
+            )
+
+
+def _make_clip(
+    root: Path, finder: PathFinder, found: list[str], row: Annotation, split: str
+) -> Clip:
     if len(found) > 1:
         raise ManifestError(
             f"A path of an annotation file means one file. {row.where} names '{row.path}', which "
@@ -201,7 +239,8 @@ def _make_clip(root: Path, finder: PathFinder, row: Annotation, split: str) -> C
             f"which is outside of '{root}'.",
             hint="write paths relative to the video folder",
         )
-    clip = Clip(file_id, root / file_id, row.label, row.group, split)
+    label = unicodedata.normalize("NFC", row.label)
+    clip = Clip(file_id, root / file_id, label, row.group, split)
     if row.start is None:
         return clip
     if row.end is not None and row.end <= row.start:
@@ -309,7 +348,7 @@ def _assign_groups(clips: list[Clip], options: FolderOptions) -> tuple[list[Clip
 
 
 def _is_own_group(clip: Clip) -> bool:
-    return clip.is_span and clip.group == split_clip_id(clip.clip_id)[0]
+    return clip.group == split_clip_id(clip.clip_id)[0]
 
 
 def _name(items: list[str]) -> str:

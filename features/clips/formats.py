@@ -12,32 +12,46 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from features.clips.layout import is_split_word
 from features.clips.walk import VIDEO_SUFFIXES
 from features.errors import ManifestError, OptionInvalid
 from features.records import TimeUnit
 from features.system.text import format_count
 
 ROLES = ("path", "label", "group", "split", "start", "end", "fps")
-# Names of columns that need no --columns; where several are there, the first one counts.
+# Names of columns that need no --columns, as `_squash` writes them; where several are there for
+# the path, the first one counts.
 _ALIASES = {
     "path": (
-        *("path", "clip_path", "video_path", "filepath", "file_path", "video_name", "filename"),
-        *("file_name", "file", "video", "clip_name", "video_id", "clip"),
+        *("path", "clippath", "videopath", "filepath", "videoname", "filename", "file", "video"),
+        *("clipname", "videoid", "clip", "clipid", "id"),
     ),
-    "label": ("label", "class", "tag", "action", "category", "class_name", "label_name"),
+    "label": ("label", "class", "tag", "action", "category", "classname", "labelname", "activity"),
     "group": ("group",),
     "split": ("split", "subset"),
-    "start": ("start", "start_seconds", "start_time", "time_start", "t_start", "start_frame"),
-    "end": ("end", "end_seconds", "end_time", "time_end", "t_end", "end_frame"),
-    "fps": ("fps", "frame_rate", "framerate"),
+    **{
+        role: tuple(
+            form.format(word)
+            for form in ("{}", "{}seconds", "{}sec", "{}time", "time{}", "t{}", "{}timestamp")
+            for word in words
+        )
+        + tuple(form.format(word) for form in ("{}frame", "frame{}") for word in words)
+        for role, words in {"start": ("start", "begin"), "end": ("end", "stop")}.items()
+    },
+    "fps": ("fps", "framerate"),
 }
 _FIRST_COUNTS = ("path",)
+# Names that would change what a row means, had they a role.
+_LIKE_A_BOUND = re.compile(
+    r"(?:start|begin|onset|end|stop|offset|finish)(?:ms|msec|millis.*|secs|s|f|frames|idx|index)"
+    r"|onset|offset|finish|from|to|t[01]|f[01]"
+)
 _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d+)?)")
 # Half of the three seconds around a key frame that AVA's annotators saw.
 _AVA_HALF_SECONDS = 1.5
@@ -233,13 +247,32 @@ def read_annotations(file: AnnotationFile) -> tuple[AnnotationFormat, Annotation
             ) from problem
         if found is not None:
             return form, found
+    raise _unknown_format(file)
+
+
+def _unknown_format(file: AnnotationFile) -> ManifestError:
+    if file.text.lstrip().startswith(("{", "[")):
+        try:
+            keys = json.loads(file.text)
+        except ValueError as problem:
+            found = f"is no valid JSON: {problem}"
+        else:
+            first = keys[0] if isinstance(keys, list) and keys else keys
+            names = ", ".join(map(repr, list(first)[:4])) if isinstance(first, dict) else "no names"
+            found = f"is JSON of another kind, with {names}"
+        return ManifestError(
+            "A JSON of annotations is that of ActivityNet or Something-Something. "
+            f"'{file.path}' {found}.",
+            hint="write a CSV with the columns path, label",
+        )
     columns = ", ".join(file.header[:12]) or "nothing"
-    raise ManifestError(
+    first_line = file.delimiter.join(("path", "label", "group", "split")[: len(file.header) or 4])
+    return ManifestError(
         "An annotation file starts with a header line that names the columns path, label, group, "
         f"split, or is of a known format. '{file.path}' is of none, and its first line has: "
         f"{columns}.",
-        hint="make 'path,label,group,split' its first line, or name its columns: "
-        "--columns path=NAME,label=NAME",
+        hint="if that line names columns, say which: --columns path=NAME,label=NAME; if not, "
+        f"write one above it, such as '{first_line}'",
     )
 
 
@@ -253,7 +286,14 @@ def read_annotation_text(path: Path) -> str:
             hint="check the path given to --labels",
         ) from problem
     try:
-        return _decode(content)
+        text = _decode(content)
+        if "\0" in text:
+            raise ManifestError(
+                "An annotation file is text in UTF-8 or UTF-16. "
+                f"'{path}' is not: it has bytes of zero.",
+                hint="save it as CSV UTF-8",
+            )
+        return text
     except UnicodeDecodeError as problem:
         raise ManifestError(
             f"An annotation file is text in UTF-8 or UTF-16. '{path}' is not: {problem}.",
@@ -284,7 +324,7 @@ def _decode(content: bytes) -> str:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return content.decode("utf-16")
     # Text in a Western alphabet has a zero in every second byte of UTF-16.
-    start = content[:400]
+    start = content[:400].partition(b"\n")[0]
     if start[1::2].count(0) > len(start) // 4:
         return content.decode("utf-16-le")
     if start[::2].count(0) > len(start) // 4:
@@ -299,30 +339,64 @@ def read_table(file: AnnotationFile) -> Annotations | None:
     chosen = _choose_columns(file)
     if "path" not in chosen:
         return None
-    rows = tuple(_read_row(file, chosen, row, where) for where, row in file.table)
+    cells = tuple(file.table)
+    rows = tuple(_read_row(file, chosen, row, where) for where, row in cells)
+    left_out = [name for name in file.header if name and name not in chosen.values()]
+    if "split" not in chosen and "split" not in file.columns:
+        _require_no_split(file, left_out, [row for _, row in cells])
     used = ", ".join(
         role if _fold(name) == role else f"{role} = {name}" for role, name in chosen.items()
     )
-    left_out = [name for name in file.header if name and name not in chosen.values()]
-    if "fps" in chosen and all(row.unit == "seconds" and row.start is None for row in rows):
+    if "fps" in chosen and (
+        _choose_unit(file, chosen) == "seconds" or all(row.start is None for row in rows)
+    ):
+        _require_no_rate(file, chosen, rows)
         left_out.append(chosen["fps"])
     notes = (f"columns that say nothing here: {', '.join(left_out)}",) if left_out else ()
     return Annotations(rows, f"columns {used}", notes)
 
 
+@register_annotation_format("list", "a list without a header line: path and label")
+def read_plain_list(file: AnnotationFile) -> Annotations | None:
+    """Read rows of a path and a label between semicolons or tabs, as of Jester."""
+    for delimiter in (";", "\t"):  # between commas, a first line may be meant as a header
+        table = csv.reader(io.StringIO(file.text), delimiter=delimiter)
+        cells = [(table.line_num, [cell.strip() for cell in row]) for row in table if any(row)]
+        if cells and all(len(row) == 2 and all(row) for _, row in cells):
+            break
+    else:
+        return None
+    n_paths = sum(_is_path(file, row[0]) for _, row in cells)
+    if _has_path_column(file) or not _is_path(file, cells[0][1][0]) or 2 * n_paths < len(cells):
+        return None
+    names = _read_label_map(file, [(row[0], row[1]) for _, row in cells])
+    rows = (
+        Annotation(row[0], names.get(row[1], row[1]), where=file.where(line)) for line, row in cells
+    )
+    return Annotations(tuple(rows), *_name_labels(file, names))
+
+
 @register_annotation_format("mmaction2", "a list of paths, each with a label behind a space")
 def read_list(file: AnnotationFile) -> Annotations | None:
     """Read a list as MMAction2 and SlowFast use it."""
-    found = [(number, re.fullmatch(r"(.+?)\s+(\S+)", line)) for number, line in file.lines]
-    if not found or not all(match and _is_path(file, match[1]) for _, match in found):
+    found = [(number, _divide_line(file, line)) for number, line in file.lines]
+    pairs = [pair for _, pair in found if pair]
+    if not pairs or len(pairs) < len(found):
         return None
-    names = _read_label_map(file, [match[2] for _, match in found if match])
+    for number, pair in found:
+        if pair and re.fullmatch(r"\d+(?:\s+\d+)+", pair[1]):
+            raise ManifestError(
+                "A line of a list has one label. "
+                f"{file.where(number)} has '{pair[1]}' behind '{pair[0]}'.",
+                hint="write a CSV with the columns path, label, and one label for each path",
+            )
+    names = _read_label_map(file, pairs)
     rows = tuple(
-        Annotation(match[1], names.get(match[2], match[2]), where=file.where(number))
-        for number, match in found
-        if match
+        Annotation(pair[0], names.get(pair[1], pair[1]), where=file.where(number))
+        for number, pair in found
+        if pair
     )
-    return Annotations(rows, "" if names else "labels as they stand there")
+    return Annotations(rows, *_name_labels(file, names))
 
 
 @register_annotation_format(
@@ -334,7 +408,9 @@ def read_rawframes_list(file: AnnotationFile) -> Annotations | None:
     found = [(number, pattern.fullmatch(line)) for number, line in file.lines]
     if not found or not all(match and _is_path(file, match[1]) for _, match in found):
         return None
-    names = _read_label_map(file, [match[4] for _, match in found if match])
+    if any(match and _is_video(match[1]) for _, match in found):
+        return None  # several labels rather than a count
+    names = _read_label_map(file, [(match[1], match[4]) for _, match in found if match])
     rows = []
     for number, match in found:
         if match is None:
@@ -344,7 +420,7 @@ def read_rawframes_list(file: AnnotationFile) -> Annotations | None:
             start = float(match[2])
             row = replace(row, start=start, end=start + float(match[3]), unit="frames")
         rows.append(row)
-    return Annotations(tuple(rows), "" if names else "labels as they stand there")
+    return Annotations(tuple(rows), *_name_labels(file, names))
 
 
 @register_annotation_format("ucf101", "a list of UCF101")
@@ -418,9 +494,15 @@ def read_ucf_crime_list(file: AnnotationFile) -> Annotations | None:
 def read_ava_rows(file: AnnotationFile) -> Annotations | None:
     """Read rows of AVA: a video, the second of a key frame, a box, an action."""
     rows = [(n, [cell.strip() for cell in line.split(",")]) for n, line in file.lines]
+    if rows and rows[0][1][0] in ("video_id", "video"):
+        del rows[0]  # a header line
+    n_rows = len(rows)
+    rows = [(n, cells) for n, cells in rows if len(cells) not in (7, 8) or any(cells[2:])]
     if not rows or not all(len(cells) in (7, 8) and _is_ava(cells) for _, cells in rows):
         return None
     names = _read_action_list(file)
+    n_empty = n_rows - len(rows)
+    empty = (f"{format_count(n_empty, 'row')} without an action left out",) if n_empty else ()
     # Several people may do the same at the same moment: that is one clip here.
     spans: dict[tuple[str, str, str], Annotation] = {}
     for number, cells in rows:
@@ -438,7 +520,7 @@ def read_ava_rows(file: AnnotationFile) -> Annotations | None:
     return Annotations(
         tuple(spans.values()),
         f"spans of {2 * _AVA_HALF_SECONDS:g} s around each key frame",
-        ("boxes are left out: whole pictures are embedded",),
+        ("boxes are left out: whole pictures are embedded", *empty),
     )
 
 
@@ -451,13 +533,38 @@ def read_keras_csv(file: AnnotationFile) -> Annotations | None:
     return read_table(replace(file, columns={"path": "video_name", "label": "tag"}))
 
 
+@register_annotation_format("charades", "a CSV of Charades")
+def read_charades_csv(file: AnnotationFile) -> Annotations | None:
+    """Read videos whose column actions lists classes with their times in seconds."""
+    if file.columns or not {"id", "actions"} <= set(map(_fold, file.header)):
+        return None
+    rows: list[Annotation] = []
+    n_nothing = 0
+    for where, cells in file.table:
+        row = {_fold(name): cell for name, cell in cells.items()}
+        actions = [action.split() for action in row["actions"].split(";") if action.strip()]
+        n_nothing += not actions
+        rows += [] if actions else [Annotation(row["id"], where=where)]
+        for action in actions:
+            if len(action) != 3:
+                raise ManifestError(
+                    "An action of a Charades CSV has a class, a start and an end. "
+                    f"{where} has '{' '.join(action)}'."
+                )
+            start, end = (_read_time(file, text, where) for text in action[1:])
+            rows.append(Annotation(row["id"], action[0], start=start, end=end, where=where))
+    text = f"{format_count(n_nothing, 'video')} without an action: whole clips without a label"
+    return Annotations(tuple(rows), "spans in seconds", (text,) if n_nothing else ())
+
+
 @register_annotation_format("kinetics", "a CSV of Kinetics")
 def read_kinetics_csv(file: AnnotationFile) -> Annotations | None:
     """Read a CSV with youtube_id, time_start, time_end, and perhaps label and split."""
-    if file.columns or not {"youtube_id", "time_start", "time_end"} <= set(file.header):
+    if file.columns or not {"youtube_id", "time_start", "time_end"} <= set(map(_fold, file.header)):
         return None
     rows, n_spans = [], 0
-    for where, row in file.table:
+    for where, cells in file.table:
+        row = {_fold(name): cell for name, cell in cells.items()}
         video = row["youtube_id"]
         start, end = (_read_time(file, row[name], where) for name in ("time_start", "time_end"))
         if not video or start is None or end is None:
@@ -537,7 +644,10 @@ def read_activitynet_json(file: AnnotationFile) -> Annotations | None:
 def _choose_columns(file: AnnotationFile) -> dict[str, str]:
     """Say which column has which role, by --columns and then by well-known names."""
     by_name = {_fold(name): name for name in reversed(file.header)}
+    by_alias = {_squash(name): name for name in reversed(file.header)}
+    mapped = {_squash(name) for name in file.columns.values()}
     chosen: dict[str, str] = {}
+    doubtful: dict[str, list[str]] = {}
     for role in ROLES:
         if role in file.columns:
             wanted = file.columns[role]
@@ -549,31 +659,110 @@ def _choose_columns(file: AnnotationFile) -> dict[str, str]:
             if wanted:
                 chosen[role] = by_name[_fold(wanted)]
             continue
-        mapped = {_fold(name) for name in file.columns.values()}
-        there = [name for name in _ALIASES[role] if name in by_name and name not in mapped]
+        there = [name for name in _ALIASES[role] if name in by_alias and name not in mapped]
         if len(there) > 1 and there[0] != role and role not in _FIRST_COUNTS:
-            raise ManifestError(
-                f"An annotation file has one column for each role. '{file.path}' has "
-                f"{' and '.join(repr(by_name[name]) for name in there)} for {role}.",
-                hint=f"--columns {role}={by_name[there[0]]}",
-            )
+            doubtful[role] = [by_alias[name] for name in there]
         if there:
-            chosen[role] = by_name[there[0]]
-    if "path" in chosen:
-        _require_well_spelt(file, chosen)
+            chosen[role] = by_alias[there[0]]
+    if "path" not in chosen:
+        return {}
+    if doubtful:
+        role, names = next(iter(doubtful.items()))
+        remedy = ",".join(f"{role}={names[0]}" for role, names in doubtful.items())
+        raise ManifestError(
+            f"An annotation file has one column for each role. '{file.path}' has "
+            f"{' and '.join(map(repr, names))} for {role}.",
+            hint=f"--columns {remedy}",
+        )
+    _require_well_spelt(file, chosen)
     return chosen
 
 
 def _require_well_spelt(file: AnnotationFile, chosen: Mapping[str, str]) -> None:
+    """Refuse columns that would change what rows mean if they had a role."""
     missing = [role for role in ROLES if role not in chosen and role not in file.columns]
-    for name in file.header:
+    left_out = [name for name in file.header if name and name not in chosen.values()]
+    twice = [name for name in file.header if name and file.header.count(name) > 1]
+    if twice:
+        raise ManifestError(
+            f"Every column of an annotation file has a name of its own. '{file.path}' has several "
+            f"called '{twice[0]}'.",
+            hint="rename all but one of them",
+        )
+    bounds = [name for name in left_out if _LIKE_A_BOUND.fullmatch(_squash(name))]
+    if bounds and {"start", "end"} & set(missing):
+        raise ManifestError(
+            "Spans are in columns called start and end, in seconds or in frames. "
+            f"'{file.path}' has {', '.join(map(repr, bounds))}.",
+            hint="if these are spans: --columns start=NAME,end=NAME, with --time-unit frames for "
+            "frames; if not: --columns start=,end=",
+        )
+    for name in left_out:
         close = difflib.get_close_matches(_fold(name), missing, cutoff=0.75)
-        if close and name not in chosen.values():
+        if close:
             raise ManifestError(
                 "The columns of an annotation file are named path, label, group, split, start, "
                 f"end. '{file.path}' has '{name}'.",
                 hint=f"if it is meant: --columns {close[0]}={name}; if not: --columns {close[0]}=",
             )
+    lengths = [
+        name for name in left_out if _squash(name) in ("duration", "length", "dur", "nframes")
+    ]
+    if lengths and "start" in chosen and "end" in missing:
+        raise ManifestError(
+            f"A span has a start and an end. '{file.path}' has '{chosen['start']}' and "
+            f"'{lengths[0]}', but no end.",
+            hint="write a column end; or --columns end= if spans last to the end of the file",
+        )
+    if (
+        "start" in chosen
+        and "end" in chosen
+        and _in_frames(chosen, "start") != _in_frames(chosen, "end")
+    ):
+        raise ManifestError(
+            f"Start and end are in the same unit. '{file.path}' has '{chosen['start']}' and "
+            f"'{chosen['end']}'.",
+            hint="rename the columns to start and end, and give --time-unit frames for frames",
+        )
+    unknown = [name for name in left_out if not _squash(name).startswith("unnamed")]
+    if "label" in missing and unknown:
+        raise ManifestError(
+            f"The label is in a column called label. '{file.path}' has "
+            f"{', '.join(map(repr, unknown[:12]))}, which may be it.",
+            hint=f"--columns label={unknown[-1]} if that is the label; --columns label= if clips "
+            "have none",
+        )
+
+
+def _require_no_split(
+    file: AnnotationFile, left_out: Sequence[str], rows: Sequence[Mapping[str, str]]
+) -> None:
+    """Refuse a column that holds the parts of a split under another name."""
+    for name in left_out:
+        words = {row[name] for row in rows if row[name]}
+        if len(words) > 1 and all(map(is_split_word, words)):
+            raise ManifestError(
+                f"The parts of a split are in a column called split. '{file.path}' has "
+                f"{', '.join(map(repr, sorted(words)))} in '{name}'.",
+                hint=f"if it is meant: --columns split={name}; if not: --columns split=",
+            )
+
+
+def _require_no_rate(
+    file: AnnotationFile, chosen: Mapping[str, str], rows: Sequence[Annotation]
+) -> None:
+    """Refuse whole numbers beside a frame rate: they may be seconds or frames."""
+    bounds = [bound for row in rows for bound in (row.start, row.end) if bound is not None]
+    if bounds and all(bound == int(bound) for bound in bounds):
+        raise ManifestError(
+            f"Start and end are in seconds. '{file.path}' has whole numbers there and a column "
+            f"'{chosen['fps']}': they may be frames.",
+            hint="--time-unit frames if they are frames; --columns fps= if they are seconds",
+        )
+
+
+def _in_frames(chosen: Mapping[str, str], role: str) -> bool:
+    return "frame" in _squash(chosen.get(role, ""))
 
 
 def _read_row(
@@ -587,8 +776,7 @@ def _read_row(
     start, end = (_read_time(file, value(role), where) for role in ("start", "end"))
     if start is None and end is not None:
         start = 0.0
-    in_frames = {role: _fold(chosen.get(role, "")).endswith("_frame") for role in ("start", "end")}
-    unit: TimeUnit = "frames" if any(in_frames.values()) else file.time_unit
+    unit = _choose_unit(file, chosen)
     if unit == "frames" and start is not None and value("fps"):
         rate = _read_time(file, value("fps"), where)
         if not rate:
@@ -597,6 +785,11 @@ def _read_row(
     return Annotation(
         value("path"), value("label"), value("group"), value("split"), start, end, unit, where
     )
+
+
+def _choose_unit(file: AnnotationFile, chosen: Mapping[str, str]) -> TimeUnit:
+    in_frames = _in_frames(chosen, "start") or _in_frames(chosen, "end")
+    return "frames" if in_frames else file.time_unit
 
 
 def _read_time(file: AnnotationFile, text: str, where: str) -> float | None:
@@ -618,7 +811,16 @@ def _read_time(file: AnnotationFile, text: str, where: str) -> float | None:
 
 
 def _role_of(name: str) -> str | None:
-    return next((role for role, names in _ALIASES.items() if _fold(name) in names), None)
+    return next((role for role, names in _ALIASES.items() if _squash(name) in names), None)
+
+
+def _has_path_column(file: AnnotationFile) -> bool:
+    return "path" in map(_role_of, file.header)
+
+
+def _squash(name: str) -> str:
+    """Make names equal that differ only in case, spaces and underscores."""
+    return re.sub(r"[\s_-]", "", name).lower()
 
 
 def _fold(name: str) -> str:
@@ -626,8 +828,20 @@ def _fold(name: str) -> str:
 
 
 def _is_path(file: AnnotationFile, text: str) -> bool:
-    is_written_so = "/" in text or PurePosixPath(text.lower()).suffix in VIDEO_SUFFIXES
-    return is_written_so or bool(file.find(text))
+    return "/" in text or _is_video(text) or bool(file.find(text))
+
+
+def _is_video(text: str) -> bool:
+    return PurePosixPath(text.lower()).suffix in VIDEO_SUFFIXES
+
+
+def _divide_line(file: AnnotationFile, line: str) -> tuple[str, str] | None:
+    """Divide a line of a list into path and label; both may hold spaces behind a suffix."""
+    for gap in re.finditer(r"\s+", line):
+        if _is_video(line[: gap.start()]):
+            return line[: gap.start()], line[gap.end() :]
+    match = re.fullmatch(r"(.+?)\s+(\S+)", line)
+    return (match[1], match[2]) if match and _is_path(file, match[1]) else None
 
 
 def _is_ava(cells: list[str]) -> bool:
@@ -637,21 +851,45 @@ def _is_ava(cells: list[str]) -> bool:
     return is_number(cells[1]) and all(map(is_number, cells[2:7])) and not is_number(cells[0])
 
 
-def _read_label_map(file: AnnotationFile, labels: Iterable[str]) -> dict[str, str]:
-    """Read the names of numbered classes from a list beside the file, if there is exactly one."""
-    numbers = set(labels)
-    maps = sorted(
-        {*file.path.parent.glob("label_map*.txt"), *file.path.parent.glob("classInd.txt")}
-    )
-    if len(maps) != 1 or not all(number.isdigit() for number in numbers):
+def _read_label_map(file: AnnotationFile, rows: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Read the names of numbered classes from a list beside the file, if there is exactly one.
+
+    `rows` are paths and labels. ManifestError if folders of the paths say that the list counts
+    from another number.
+    """
+    found = _find_label_map(file)
+    numbers = {number for _, number in rows}
+    if found is None or not all(number.isdigit() for number in numbers):
         return {}
-    lines = [line.strip() for line in read_annotation_text(maps[0]).splitlines() if line.strip()]
+    lines = [line.strip() for line in read_annotation_text(found).splitlines() if line.strip()]
     pairs = [re.fullmatch(r"(\d+)\s+(.+)", line) for line in lines]
     if all(pairs):
         names = {pair[1]: pair[2] for pair in pairs if pair}
     else:
         names = {str(number): line for number, line in enumerate(lines)}
-    return names if numbers <= names.keys() else {}
+    if not numbers <= names.keys():
+        return {}
+    known = {_squash(name) for name in names.values()}
+    for path, number in rows:
+        folders = {_squash(part) for part in PurePosixPath(path.replace("\\", "/")).parts[:-1]}
+        if folders & known and _squash(names[number]) not in folders:
+            raise ManifestError(
+                f"A list and the names of its classes count from the same number. '{found}' calls "
+                f"{number} '{names[number]}', but '{file.path}' gives it to '{path}'.",
+                hint=f"correct the numbers, or move '{found.name}' away to keep numbers as labels",
+            )
+    return names
+
+
+def _find_label_map(file: AnnotationFile) -> Path | None:
+    folder = file.path.parent
+    maps = {*folder.glob("label_map*.txt"), *folder.glob("classInd.txt")}
+    return next(iter(maps)) if len(maps) == 1 else None
+
+
+def _name_labels(file: AnnotationFile, names: Mapping[str, str]) -> tuple[str]:
+    found = _find_label_map(file)
+    return (f"names from '{found.name}'" if names and found else "labels as they stand there",)
 
 
 def _read_action_list(file: AnnotationFile) -> dict[str, str]:

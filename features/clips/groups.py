@@ -43,8 +43,8 @@ def infer_group(clip_id: str, label: str = "") -> str:
 
     HMDB51 writes the class behind the source's name, from which `label` is cut off.
     """
-    stem = PurePosixPath(clip_id).stem
-    matches = (_match_scheme(pattern, stem, label) for pattern in _GROUP_PATTERNS.values())
+    path = PurePosixPath(clip_id)
+    matches = (_match_scheme(pattern, path, label) for pattern in _GROUP_PATTERNS.values())
     return next((group for group in matches if group), "")
 
 
@@ -57,7 +57,7 @@ def infer_groups(clips: Sequence[Clip]) -> InferredGroups:
     nearly = ""
     for scheme, pattern in _GROUP_PATTERNS.items():
         found = {
-            clip.clip_id: _match_scheme(pattern, _stem(clip.clip_id), clip.label) for clip in clips
+            clip.clip_id: _match_scheme(pattern, _path(clip.clip_id), clip.label) for clip in clips
         }
         odd = [clip.clip_id for clip in judged if not found[clip.clip_id]]
         groups = {clip_id: group for clip_id, group in found.items() if group}
@@ -99,13 +99,19 @@ def show_regex(groups: dict[str, str], group_regex: str) -> str:
     return f"--group-regex '{group_regex}': {_show_two(groups)}"
 
 
-def _stem(clip_id: str) -> str:
-    return PurePosixPath(split_clip_id(clip_id)[0]).stem
+def _path(clip_id: str) -> PurePosixPath:
+    return PurePosixPath(split_clip_id(clip_id)[0])
 
 
-def _match_scheme(pattern: re.Pattern[str], stem: str, label: str) -> str:
-    match = pattern.search(stem)
-    return match.group(1).removesuffix(f"_{label}") if match else ""
+def _match_scheme(pattern: re.Pattern[str], path: PurePosixPath, label: str) -> str:
+    """Return what clips share; HMDB51 writes the class behind it, which is that of the folder."""
+    match = pattern.search(path.stem)
+    if match is None:
+        return ""
+    for name in (label, path.parent.name):
+        if match.group(1).endswith(f"_{name}"):
+            return match.group(1).removesuffix(f"_{name}")
+    return match.group(1)
 
 
 def _show_two(groups: dict[str, str]) -> str:

@@ -14,12 +14,18 @@ from features.system.text import format_count
 
 _SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
     "eval": "",  # validation beside a test part, else the test part
 }
 _LIKE_A_SPLIT = re.compile(
     rf"^(?:{'|'.join(_SPLIT_WORDS)})[\s_-]*(?:set|data|videos?|clips?|split|\d+)$", re.IGNORECASE
+)
+# Pieces in which large collections come: videos_train and videos_val, Anomaly-Videos-Part-1 and 2.
+_PIECE = re.compile(
+    rf"(?<![a-z])(?:{'|'.join(_SPLIT_WORDS)}"
+    r"|(?:part|split|chunk|shard|batch|fold|disc|disk|dvd|volume|vol)[\s_-]*\d+)(?![a-z])",
+    re.IGNORECASE,
 )
 _MOST_NAMED = 4
 _REMEDY = (
@@ -157,6 +163,11 @@ def _read_split_folders(folders: dict[str, _Folder]) -> Layout:
                 )
             _require_no_splits(label, below)
             labels |= dict.fromkeys(below.all_files(), label)
+    classes: dict[str, _Folder] = {}
+    for node in level.values():
+        for label, below in node.folders.items():
+            classes.setdefault(label, _Folder()).folders.update(below.folders)
+    _require_classes(classes)
     flat = sorted(name for name, node in folders.items() if not node.folders)
     loose = sorted(file for file in splits if file not in labels)
     notes = []
@@ -165,6 +176,7 @@ def _read_split_folders(folders: dict[str, _Folder]) -> Layout:
         text = f"{format_count(len(loose), 'clip')} {where} without a label"
         notes.append(f"{text}: {_name(loose)}")
     names = _name_split_folders(part_of)
+    notes += _note_levels(classes)
     what = "class folders" if labels else "no class folders"
     return Layout(labels, splits, f"{what} below the split folders {names}", tuple(notes))
 
@@ -182,18 +194,13 @@ def _common_wrapper(level: list[_Folder]) -> str | None:
 
 def _read_class_folders(folders: dict[str, _Folder]) -> Layout:
     labels = {file: label for label, node in folders.items() for file in node.all_files()}
-    if len(folders) > 1 and all(map(_LIKE_A_SPLIT.match, folders)):
-        raise LayoutUnclear(
-            "Class folders are named after classes. All of "
-            f"{_name(list(folders))} are called like parts of a split.",
-            hint=f"call split folders train, val and test; or {_REMEDY}",
-        )
+    _require_classes(folders)
     inner = {word for node in folders.values() for word in node.folders if is_split_word(word)}
     parts = name_parts(inner)
     if len(set(parts.values())) < 2:
         for label, node in folders.items():
             _require_no_splits(label, node)
-        return Layout(labels, {}, "class folders", ())
+        return Layout(labels, {}, "class folders", _note_levels(folders))
     splits: dict[str, str] = {}
     for label, node in folders.items():
         odd = [name for name in node.folders if not is_split_word(name)]
@@ -210,6 +217,43 @@ def _read_class_folders(folders: dict[str, _Folder]) -> Layout:
             splits |= dict.fromkeys(below.all_files(), parts[word])
     names = _name_split_folders(parts)
     return Layout(labels, splits, f"class folders, each divided into {names}", ())
+
+
+def _require_classes(names: Collection[str]) -> None:
+    """Refuse folders that are called like pieces of one collection rather than like classes."""
+    pieces = [name for name in names if _LIKE_A_SPLIT.match(name)] if len(names) > 1 else []
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        rest, n_found = _PIECE.subn("*", name.lower())
+        if n_found:
+            alike.setdefault(rest, []).append(name)
+    pieces += [name for same in alike.values() if len(same) > 1 for name in same]
+    if pieces:
+        raise LayoutUnclear(
+            "Class folders are named after classes. "
+            f"{_name(sorted(set(pieces)))} {_are(set(pieces))} called like parts of a split or of "
+            "an archive.",
+            hint="call split folders train, val and test, and move class folders of other parts "
+            f"into one folder; or {_REMEDY}",
+        )
+
+
+def _note_levels(folders: dict[str, _Folder]) -> tuple[str, ...]:
+    """Say what may be read in another way: folders in class folders, and a class alone."""
+    notes = []
+    deep = {label: list(node.folders) for label, node in folders.items() if len(node.folders) > 1}
+    if deep:
+        label, inner = next(iter(deep.items()))
+        notes.append(
+            f"folders inside of class folders are no classes: '{label}' holds {_name(inner)}; if "
+            "they are, name the clips with --labels FILE.csv"
+        )
+    if len(folders) == 1:
+        notes.append(
+            f"one class only: '{next(iter(folders))}'; if that folder is none, name the clips with "
+            "--labels FILE.csv"
+        )
+    return tuple(notes)
 
 
 def _name_split_folders(part_of: dict[str, str]) -> str:
@@ -245,6 +289,10 @@ def _name(items: Sequence[str]) -> str:
     shown = [f"'{item}'" for item in items[:_MOST_NAMED]]
     more = len(items) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _are(items: Collection[str]) -> str:
+    return "is" if len(items) == 1 else "are"
 
 
 def _stand(items: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import unicodedata
 from collections.abc import Collection, Iterable
@@ -21,12 +22,26 @@ VIDEO_SUFFIXES = (
 )
 # What lies beside videos and is none; files with other suffixes may be videos.
 _OTHER_SUFFIXES = (
-    *(".bmp", ".csv", ".doc", ".docx", ".gz", ".h5", ".hdf5", ".html", ".ini", ".ipynb", ".jpeg"),
+    *(
+        ".bmp",
+        ".csv",
+        ".db",
+        ".doc",
+        ".docx",
+        ".gz",
+        ".h5",
+        ".hdf5",
+        ".html",
+        ".ini",
+        ".ipynb",
+        ".jpeg",
+    ),
     *(".jpg", ".json", ".jsonl", ".log", ".mat", ".md", ".mp3", ".npy", ".npz", ".pdf", ".pkl"),
     *(".png", ".py", ".rar", ".rtf", ".srt", ".sh", ".tar", ".tgz", ".tsv", ".txt", ".vtt"),
     *(".wav", ".webp", ".xls", ".xlsx", ".xml", ".yaml", ".yml", ".zip"),
 )
 EVERY_SUFFIX = "all"
+_DRIVE = re.compile(r"[A-Za-z]:/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +184,7 @@ class PathFinder:
         self._beside = beside.absolute()
         self._names = frozenset(names)
         self._by_stem: dict[str, list[str]] = {}
+        self._places: dict[str, None] = {}  # what stands for the video folder elsewhere
         for name in names:
             self._by_stem.setdefault(fold_name(PurePosixPath(name).stem), []).append(name)
 
@@ -177,7 +193,7 @@ class PathFinder:
         for written in dict.fromkeys((path, path.replace("\\", "/"))):
             for place in (self._root, self._beside):
                 inside = self._relative_to_root(place / written)
-                if inside and (inside in self._names or (self._root / inside).exists()):
+                if inside and (inside in self._names or (self._root / inside).is_file()):
                     return [inside]
         parts = PurePosixPath(path.replace("\\", "/")).parts
         wanted = [fold_name(part) for part in parts if part not in ("/", ".", "..")]
@@ -191,11 +207,36 @@ class PathFinder:
                 best, best_fit = [name], fit
             elif fit == best_fit and fit != (0, 0):
                 best.append(name)
+        whole = PurePosixPath(path.replace("\\", "/"))
+        if len(best) == 1 and best_fit[0] == len(PurePosixPath(best[0]).parts):
+            above = whole.parts[: len(whole.parts) - best_fit[0]]
+            if above:
+                self._places.setdefault(f"{PurePosixPath(*above)}/".replace("//", "/"))
         return best
 
     def place(self, path: str) -> str | None:
-        """Give the id of a path that is not there; None if it lies outside the video folder."""
-        return self._relative_to_root(self._root / path.replace("\\", "/"))
+        """Give the id of a path that is not there; None if it lies outside the video folder.
+
+        Where files were found by the tail of a path, as if from another machine, the rest of
+        that path stands for the video folder.
+        """
+        written = path.replace("\\", "/")
+        is_foreign = written.startswith("/") or _DRIVE.match(written) is not None
+        inside = (
+            None
+            if is_foreign and _DRIVE.match(written)
+            else self._relative_to_root(self._root / written)
+        )
+        if inside is None and is_foreign:
+            inside = next(
+                (
+                    written.removeprefix(place)
+                    for place in self._places
+                    if written.startswith(place)
+                ),
+                None,
+            )
+        return None if inside == "." else inside
 
     def _relative_to_root(self, path: Path) -> str | None:
         whole = Path(os.path.normpath(path))
