@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import signal
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -143,6 +147,33 @@ def test_same_seed_gives_the_same_run_and_overwrite_replaces_it(
     assert (path / "predictions.csv").read_bytes() == (run_path / "predictions.csv").read_bytes()
     assert not (path / "note.txt").exists()
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_run_that_was_being_replaced_comes_back(
+    run_path: Path, store_path: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(run_path, tmp_path / "run"))
+    # Killed when the old run was moved away, and the new one not yet in its place.
+    script = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from features.system.files import staged_folder\n"
+        "renamed = []\n"
+        "def watch(event, arguments):\n"
+        "    if event == 'os.rename':\n"
+        "        renamed.append(event)\n"
+        "        if len(renamed) == 2:\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "sys.addaudithook(watch)\n"
+        "with staged_folder(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'run.json').write_text('of the new run')\n"
+    )
+    root = Path(__file__).resolve().parent.parent
+    killed = subprocess.run([sys.executable, "-c", script, str(run)], cwd=root)
+    assert killed.returncode == -signal.SIGKILL
+    assert not run.exists()
+    assert not train_head(store_path, run, **QUICK).is_new
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_changed_embeddings_are_other_settings(
