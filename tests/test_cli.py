@@ -271,7 +271,6 @@ def test_damage_is_reported_and_exits_1(
 
 # Of which command each frozen dataclass, or function, makes options.
 OPTION_SOURCES: list[tuple[str, Callable[..., Any], set[str]]] = [
-    ("extract-features", FolderOptions, set()),
     ("extract-features", choose_sampling, set()),
     ("extract-features", BackboneOptions, set()),
     ("extract-features", EmbedOptions, set()),
