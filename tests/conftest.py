@@ -15,11 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import settings
 
 from features import BackboneOptions
 from features.records import FrameArray
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # before any test imports OpenCV
+
+# A busy machine is no fault of the code.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 MATERIAL = Path(__file__).resolve().parent.parent.parent / "shared"
 UCF_MINI = MATERIAL / "clips" / "ucf101_mini"

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from cli import cli
 from features.clips.discover import FolderOptions, discover_clips
-from features.clips.groups import infer_group
+from features.clips.groups import infer_groups
 from features.errors import OptionInvalid, OutputExists, OutputUnwritable
-from features.records import FrameSampling
+from features.records import Clip, FrameSampling
 from features.video.decode import read_frames
 from features.video.frames import FrameBatch
 from pipeline.demo.drawing.actions import ACTIONS, GRASP, mirror_pose, pose_at
@@ -237,7 +237,8 @@ def test_a_clip_that_cannot_be_written_says_so_and_drawing_ends(
 @pytest.mark.parametrize("number", [7, 70, 700])
 def test_groups_are_read_off_the_names(number: int) -> None:
     clip = list_clips(SampleSpec(number, 1, ("walk",)))[-1]
-    assert infer_group(clip.clip_id, clip.label) == clip.group == f"person{number:02d}"
+    found = infer_groups([Clip(clip.clip_id, Path(clip.clip_id), clip.label)])
+    assert found.groups == {clip.clip_id: clip.group} == {clip.clip_id: f"person{number:02d}"}
 
 
 @pytest.mark.parametrize(

@@ -250,7 +250,7 @@ def test_what_was_inferred_is_said_with_two_examples(tmp_path: Path) -> None:
     make_files(tmp_path, *names, "intro.avi")
     found = discover_clips(tmp_path)
     assert found.groups_from == (
-        "file names as of UCF101 (source video): 'Archery/v_Archery_g01_c01.avi' is of "
+        "file names like those of UCF101 (source video): 'Archery/v_Archery_g01_c01.avi' is of "
         "'v_Archery_g01', 'Archery/v_Archery_g02_c01.avi' is of 'v_Archery_g02'"
     )
     without = discover_clips(tmp_path, FolderOptions(no_groups=True))

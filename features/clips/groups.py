@@ -38,16 +38,6 @@ class InferredGroups:
     groups_from: str
 
 
-def infer_group(clip_id: str, label: str = "") -> str:
-    """Read the group off the file name of a well-known collection; empty if it is of none.
-
-    HMDB51 writes the class behind the source's name, from which `label` is cut off.
-    """
-    path = PurePosixPath(clip_id)
-    matches = (_match_scheme(pattern, path, label) for pattern in _GROUP_PATTERNS.values())
-    return next((group for group in matches if group), "")
-
-
 def infer_groups(clips: Sequence[Clip]) -> InferredGroups:
     """Read groups off file names if one scheme fits every clip that has a label.
 
@@ -62,7 +52,7 @@ def infer_groups(clips: Sequence[Clip]) -> InferredGroups:
         odd = [clip.clip_id for clip in judged if not found[clip.clip_id]]
         groups = {clip_id: group for clip_id, group in found.items() if group}
         if groups and not odd:
-            return InferredGroups(groups, f"file names as of {scheme}: {_show_two(groups)}")
+            return InferredGroups(groups, f"file names like those of {scheme}: {_show_two(groups)}")
         if groups and not nearly:
             nearly = (
                 f"unknown: {len(groups)} of {len(found)} file names look like those of {scheme}, "
