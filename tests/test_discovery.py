@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from features.clips.discover import FolderOptions, discover_clips
-from features.clips.groups import infer_group
+from features.clips.groups import infer_groups
 from features.errors import ManifestError, NoClips, OptionInvalid, VideosNotFound
-from features.records import Discovery
+from features.records import Clip, Discovery
 
 
 def make_files(root: Path, *names: str) -> Path:
@@ -91,7 +91,8 @@ def test_odd_names_stay_what_they_are(tmp_path: Path) -> None:
     ],
 )
 def test_groups_are_inferred_from_known_names(clip_id: str, label: str, group: str) -> None:
-    assert infer_group(clip_id, label) == group
+    found = infer_groups([Clip(clip_id, Path(clip_id), label)])
+    assert found.groups.get(clip_id, "") == group
 
 
 def test_group_regex(tmp_path: Path) -> None:

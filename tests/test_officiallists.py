@@ -9,9 +9,9 @@ import pytest
 from stage2_helpers import make_clip, make_clips
 from test_splits import require_sound
 
-from features.clips.groups import infer_group
+from features.clips.groups import infer_groups
 from features.errors import SplitImpossible
-from features.records import ClipRecord
+from features.records import Clip, ClipRecord
 from pipeline.splits.holdout import split_by_lists
 
 
@@ -103,7 +103,8 @@ def test_hmdb_names_are_matched_and_grouped(tmp_path: Path) -> None:
         (tmp_path / f"{label}_test_split1.txt").write_text(text, encoding="utf-8")
         for name in names:
             clip_id = f"{label}/{name}"
-            clips.append(make_clip(clip_id, label, infer_group(clip_id, label)))
+            found = infer_groups([Clip(clip_id, Path(clip_id), label)]).groups
+            clips.append(make_clip(clip_id, label, found.get(clip_id, "")))
     split = split_by_lists(
         [*clips, *_more_clips_to_validate_on(tmp_path)], tmp_path, 1, val_fraction=0.3
     )
