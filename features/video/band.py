@@ -22,44 +22,16 @@ _ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """What the band says.
-
-    Attributes
-    ----------
-    header : str
-        One line of small text.
-    rows : tuple of (str, float)
-        Classes and their probabilities, within [0, 1], the most probable one first.
-    font, bold_font : str
-        Paths of font files that have every character.
-    """
+    """What the band says: a small header, and the classes, the most probable one first."""
 
     header: str
-    rows: tuple[tuple[str, float], ...]
-    font: str
+    rows: tuple[tuple[str, float], ...]  # class, and probability within [0, 1]
+    font: str  # paths of font files that have every character
     bold_font: str
 
 
 def render_band(caption: Caption, width_px: int) -> FrameArray:
-    """Draw a band as wide as a video.
-
-    Text that is too long ends in an ellipsis.
-
-    Parameters
-    ----------
-    caption : Caption
-    width_px : int
-
-    Returns
-    -------
-    ndarray of uint8, shape (height, width_px, 3)
-        RGB; its height, which is even, depends on the width and the number of rows only.
-
-    Raises
-    ------
-    OSError
-        If a font file cannot be read.
-    """
+    """Draw a band as wide as a video: RGB, its even height by width and number of rows only."""
     from PIL import Image, ImageDraw, ImageFont
 
     font_px = min(max(round(width_px / 24), _FONT_PX[0]), _FONT_PX[1])
