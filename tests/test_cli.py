@@ -358,6 +358,21 @@ def test_opencv_without_system_libraries(
     assert "Traceback" not in finished.stderr
 
 
+def test_a_pyav_that_is_broken(
+    video_folder: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "av.py").write_text("raise ImportError('libavcodec.so.62 is gone')\n")
+    finished = run_process(
+        *("extract-features", video_folder, "--out", tmp_path / "s.h5", *options),
+        PYTHONPATH=str(tmp_path / "broken"),
+    )
+    assert finished.returncode == 1
+    assert "PyAV must be importable. 'import av' failed: libavcodec.so.62" in finished.stderr
+    assert "pip install --force-reinstall av" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
     code = (
         "import sys, cli\n"

@@ -171,7 +171,10 @@ def test_rotation_is_applied() -> None:
     turned = cv2.cvtColor(as_stored, cv2.COLOR_BGR2RGB)[::-1, ::-1]
     items = list(read_frames(ODD / "video_180.mov", FrameSampling("stride", 1), size_px=64))
     assert isinstance(items[0], FrameBatch)
-    np.testing.assert_array_equal(items[0].frames[0], resize_frame(turned, 64))
+    # OpenCV converts the whole picture, coarsely, framehead the square, exactly.
+    difference = items[0].frames[0].astype(int) - resize_frame(turned, 64)
+    assert np.abs(difference).mean() < 2
+    assert np.abs(items[0].frames[0][::-1, ::-1].astype(int) - resize_frame(turned, 64)).mean() > 9
     *_, facts = read_frames(ODD / "video_rotation_90.mp4", FrameSampling("stride", 1), size_px=64)
     assert isinstance(facts, VideoFacts)
     assert (facts.width_px, facts.height_px) == (60, 100)

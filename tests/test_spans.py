@@ -115,11 +115,12 @@ def test_spans_of_a_video_are_embedded(tmp_path: Path, tiny_weights: Path, rows:
         (1.6, None),
     ]
     pictures = take_pictures(store, [clip.clip_id for clip in store.clips])
-    shown = [
-        cv2.imdecode(np.frombuffer(item.jpeg, np.uint8), cv2.IMREAD_COLOR)
-        for item in pictures.values()
-    ]
-    assert [read_numbers([np.asarray(picture)]) for picture in shown] == [[15], [50]]
+    shown: list[int] = []
+    for item in pictures.values():
+        picture = cv2.imdecode(np.frombuffer(item.jpeg, np.uint8), cv2.IMREAD_COLOR)
+        assert picture is not None
+        shown += read_numbers([picture.astype(np.uint8)])
+    assert shown == [15, 50]
 
 
 def write_changed(path: Path, change: dict[str, tuple[str, str]]) -> list[ClipRecord]:

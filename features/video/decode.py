@@ -19,7 +19,7 @@ import numpy as np
 
 from features.errors import VideoUnreadable
 from features.records import FloatArray, FrameArray, FrameSampling, IntArray, VideoFacts
-from features.video.frames import FrameBatch, FrameBuffer, PictureMaker, encode_jpeg
+from features.video.frames import FrameBatch, FrameBuffer, PictureMaker, encode_jpeg, upright_size
 from features.video.index import (
     KEPT_BYTES,
     USUAL_RATE,
@@ -383,7 +383,8 @@ class _Job:
         self._sampling = sampling
         self._on_progress = on_progress
         self._picture = PictureMaker("rgb24")
-        self._shape = (size_px, most_frames)
+        most_chosen = sampling.value if sampling.strategy == "uniform" else most_frames
+        self._shape = (size_px, min(most_frames, int(most_chosen)))
         self._decoder = _Decoder(source)
         self._is_fresh = True  # nothing was sent to the decoder yet
         self._grid = find_grid(index.times, source.frame_rate)
@@ -451,12 +452,9 @@ class _Job:
             if position < done:
                 continue
             done = position + 1
-            picture = self._see(frame)
-            for span in takers[position]:
-                batch = self._add(span, picture, float(times[position]), position)
-                if batch is not None:
-                    held.append((span, batch))
-                    n_held += batch.frames.nbytes
+            for span, batch in self._keep(frame, takers[position], times[position], position):
+                held.append((span, batch))
+                n_held += batch.frames.nbytes
             if not is_held or (n_held > _MOST_HELD_BYTES and self._sampling.strategy != "uniform"):
                 is_held = False
                 yield from held
@@ -499,17 +497,14 @@ class _Job:
         for position, frame in enumerate(self._again()):
             seconds = clock.tell(frame, position)
             self._n_decoded += 1
-            picture = None
+            takers: list[int] = []
             for number, span in enumerate(self._spans):
                 if not span.holds(position, seconds):
                     continue
-                is_wanted = filters[number](counts[number], seconds)
+                if filters[number](counts[number], seconds):
+                    takers.append(number)
                 counts[number] += 1
-                if is_wanted:
-                    picture = self._see(frame) if picture is None else picture
-                    batch = self._add(number, picture, seconds, position)
-                    if batch is not None:
-                        yield number, batch
+            yield from self._keep(frame, takers, seconds, position)
         yield from self._rest()
 
     def _decode_uniform(self) -> Iterator[tuple[int, FrameBatch]]:
@@ -523,12 +518,7 @@ class _Job:
             times: list[float] = []
             for position, frame in enumerate(self._again()):
                 times.append(clock.tell(frame, position))
-                if position in takers:
-                    picture = self._see(frame)
-                    for span in takers[position]:
-                        batch = self._add(span, picture, times[-1], position)
-                        if batch is not None:
-                            batches.append((span, batch))
+                batches += self._keep(frame, takers.get(position, ()), times[-1], position)
             self._n_decoded = len(times)
             guess = self._chosen
             self._chosen = self._choose(np.array(times))
@@ -544,18 +534,19 @@ class _Job:
             f"'{self._source.path}' does not."
         )
 
-    def _see(self, frame: Any) -> FrameArray:
-        picture = self._picture.make(frame)
-        if self._size == (0, 0):
-            self._size = (picture.shape[1], picture.shape[0])
-        return picture
-
-    def _add(
-        self, span: int, picture: FrameArray, seconds: float, position: int
-    ) -> FrameBatch | None:
-        buffer = self._buffers[span]
-        buffer.add(picture, seconds, position)
-        return buffer.take() if buffer.is_full else None
+    def _keep(
+        self, frame: Any, spans: Sequence[int], seconds: float, position: int
+    ) -> list[tuple[int, FrameBatch]]:
+        """Put a frame where spans collect theirs; returns the batches that are full now."""
+        buffers = self._buffers
+        squares = [buffers[span].add(float(seconds), position) for span in spans]
+        if squares:
+            if self._size == (0, 0):
+                self._size = upright_size(frame)
+            self._picture.make_square(frame, squares[0])
+            for other in squares[1:]:
+                other[:] = squares[0]
+        return [(span, buffers[span].take()) for span in spans if buffers[span].is_full]
 
     def _rest(self) -> Iterator[tuple[int, FrameBatch]]:
         for span, buffer in enumerate(self._buffers):

@@ -37,6 +37,20 @@ class FrameBatch:
         return f"FrameBatch(frames={self.frames.shape})"
 
 
+_FULL_RANGE = 2  # of FFmpeg's AVColorRange
+# Of red and blue in luma, by FFmpeg's AVColorSpace; what has no tag is taken for BT.601.
+_WEIGHTS = {
+    1: (0.2126, 0.0722),
+    **dict.fromkeys((2, 5, 6), (0.299, 0.114)),
+    4: (0.3, 0.11),
+    7: (0.212, 0.087),
+    9: (0.2627, 0.0593),
+}
+_PLANAR_FORMATS = frozenset(
+    {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuv411p", "yuva420p"}
+)
+
+
 @cache
 def import_cv2() -> ModuleType:
     """Import OpenCV, quiet and single-threaded.
@@ -77,15 +91,15 @@ def resize_frame(
 
     Parameters
     ----------
-    picture : ndarray of uint8, shape (height, width, 3)
+    picture : ndarray of uint8, shape (height, width, 3) or (height, width)
         Channels in any order.
     size_px : int
-    into : ndarray of uint8, shape (size_px, size_px, 3), optional
+    into : ndarray of uint8, shape (size_px, size_px, 3) or (size_px, size_px), optional
         Where to put the square.
 
     Returns
     -------
-    ndarray of uint8, shape (size_px, size_px, 3)
+    ndarray of uint8, of that shape
     """
     cv2 = import_cv2()
     height, width = picture.shape[:2]
@@ -150,12 +164,59 @@ class PictureMaker:
             raise VideoUnreadable(
                 f"a decoded frame ({frame.format.name}) cannot be converted to RGB: {problem}"
             ) from problem
-        # Rows may be padded; OpenCV takes them so, and nothing is copied.
-        picture: FrameArray = np.ndarray(
-            (converted.height, converted.width, 3), np.uint8, plane, 0, (plane.line_size, 3, 1)
-        )
+        picture = _view(plane, converted.height, converted.width, 3)
         matrix = _display_matrix(frame)
         return picture if matrix is None else _turn(picture, matrix)
+
+    def make_square(self, frame: Any, into: FrameArray) -> None:
+        """Put a frame, resized, into an RGB square of shape (size_px, size_px, 3).
+
+        The planes of the usual formats are resized first, and only the square is converted, by
+        arithmetic of our own: of a large frame that is a quarter of the work.
+        """
+        weights = _WEIGHTS.get(frame.colorspace)
+        if weights is None or frame.format.name not in _PLANAR_FORMATS:
+            resize_frame(self.make(frame), len(into), into=into)
+            return
+        cv2 = import_cv2()
+        planes = [
+            resize_frame(_view(plane, plane.height, plane.width), len(into))
+            for plane in frame.planes[:3]
+        ]
+        is_full = frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj")
+        cv2.transform(cv2.merge(planes), _rgb_matrix(*weights, is_full=is_full), into)
+        matrix = _display_matrix(frame)
+        if matrix is not None:
+            into[:] = _turn(into, matrix)
+
+
+def upright_size(frame: Any) -> tuple[int, int]:
+    """Return width and height of a frame as it is to be seen."""
+    a, b, c, d = _display_matrix(frame) or (1, 0, 0, 1)
+    is_turned = abs(a) + abs(d) < abs(b) + abs(c)
+    return (frame.height, frame.width) if is_turned else (frame.width, frame.height)
+
+
+def _view(plane: Any, height: int, width: int, *channels: int) -> FrameArray:
+    """Show a plane as an array: its rows may be padded, OpenCV takes them so."""
+    shape = (height, width, *channels)
+    view: FrameArray = np.ndarray(shape, np.uint8, plane, 0, (plane.line_size, *channels, 1))
+    return view
+
+
+@cache
+def _rgb_matrix(red: float, blue: float, *, is_full: bool) -> FloatArray:
+    """Make the 3 x 4 matrix from Y, U, V to R, G, B, by the weights of red and blue in Y."""
+    green = 1 - red - blue
+    luma, chroma, black = (1.0, 1.0, 0) if is_full else (255 / 219, 255 / 224, 16)
+    matrix = np.array(
+        [
+            [luma, 0, 2 * (1 - red) * chroma],
+            [luma, -2 * (1 - blue) * blue / green * chroma, -2 * (1 - red) * red / green * chroma],
+            [luma, 2 * (1 - blue) * chroma, 0],
+        ]
+    )
+    return np.column_stack([matrix, -matrix @ [black, 128, 128]])
 
 
 def _display_matrix(frame: Any) -> tuple[int, ...] | None:
@@ -185,44 +246,39 @@ def _turn(picture: FrameArray, matrix: tuple[int, ...]) -> FrameArray:
 
 
 class FrameBuffer:
-    """Collects resized RGB frames until they are taken as one batch.
-
-    Parameters
-    ----------
-    size_px : int
-    capacity : int
-        Frames it holds at most.
-    """
+    """Collects square RGB frames until they are taken as one batch of at most `capacity`."""
 
     def __init__(self, size_px: int, capacity: int) -> None:
-        self._size_px = size_px
-        self._capacity = capacity
+        self._shape = (capacity, size_px, size_px, 3)
         self._reset()
 
     def _reset(self) -> None:
-        shape = (self._capacity, self._size_px, self._size_px, 3)
-        self._frames: FrameArray = np.empty(shape, np.uint8)
+        # Not before the first frame: a batch takes megabytes, and the last is not followed.
+        self._frames: FrameArray = np.empty((0, *self._shape[1:]), np.uint8)
         self._seconds: list[float] = []
         self._indices: list[int] = []
 
     @property
     def is_full(self) -> bool:
         """Whether `take` must be called before the next `add`."""
-        return len(self._indices) == self._capacity
+        return len(self._indices) == self._shape[0]
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to take."""
         return not self._indices
 
-    def add(self, picture: FrameArray, seconds: float, frame_index: int) -> None:
-        """Resize an RGB picture and keep it."""
-        resize_frame(picture, self._size_px, into=self._frames[len(self._indices)])
+    def add(self, seconds: float, frame_index: int) -> FrameArray:
+        """Make room for a frame and return the square that it is to be put into."""
+        if not len(self._frames):
+            self._frames = np.empty(self._shape, np.uint8)
+        square: FrameArray = self._frames[len(self._indices)]
         self._seconds.append(seconds)
         self._indices.append(frame_index)
+        return square
 
     def take(self) -> FrameBatch:
-        """Return what was added and start anew."""
+        """Return what was added, at least one frame, and start anew."""
         batch = FrameBatch(
             self._frames[: len(self._indices)],
             np.array(self._seconds, np.float64),

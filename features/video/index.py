@@ -79,6 +79,8 @@ def read_index(
     is_exact = source.container.format.name in _EXACT_CONTAINERS
     # AVI keeps only the order of decoding; that of showing follows from the kinds of pictures.
     is_avi = source.container.format.name == "avi" and codec == "mpeg4"
+    # Looking costs as much as all else; only these have any that matters.
+    has_side_data = is_exact or source.container.format.name == "mpegts"
     is_trusted = inspect is not None and (is_exact or is_avi or codec in INTRA_CODECS)
     kept: list[Any] | None = []
     n_bytes = n_damaged = 0
@@ -89,11 +91,14 @@ def read_index(
     entries: list[int] = []
     keys: list[int] = []
     for number, packet in enumerate(read_packets(source, on_progress)):
-        if packet.has_sidedata("encryption_info"):
-            raise VideoUnreadable(
-                f"its video, {name_codec(source)}, is encrypted; make a copy without encryption in "
-                "a program that has the key"
-            )
+        if has_side_data:
+            for item in packet.iter_sidedata():
+                if item.data_type == "encryption_info":
+                    raise VideoUnreadable(
+                        f"its video, {name_codec(source)}, is encrypted; make a copy without "
+                        "encryption in a program that has the key"
+                    )
+                is_trusted = is_trusted and item.data_type != "new_extradata"
         pts.append(packet.pts)
         dts.append(packet.dts)
         size = packet.size
@@ -111,7 +116,7 @@ def read_index(
             is_trusted = False
         elif is_trusted and inspect is not None and size:
             traits = inspect(packet)
-            is_trusted = traits.is_whole and not packet.has_sidedata("new_extradata")
+            is_trusted = traits.is_whole
             is_needed[-1] = traits.is_needed
             is_shown[-1] &= traits.is_shown
             # A key frame of VP8 may lean on what came before, unseen, where it is damaged.

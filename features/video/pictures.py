@@ -22,32 +22,14 @@ _NO_FOLDER = "the store does not say where the videos lie; --videos DIR does"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Picture:
-    """A picture of a clip, or why there is none.
-
-    Attributes
-    ----------
-    jpeg : bytes
-        A JPEG file; empty if there is no picture.
-    problem : str
-        Why there is none; empty otherwise.
-    """
+    """A JPEG of a clip, empty if there is none, and then why."""
 
     jpeg: bytes
     problem: str
 
 
 def find_videos(store: Store) -> Path | None:
-    """Tell which folder a store's clips were read from.
-
-    Parameters
-    ----------
-    store : Store
-
-    Returns
-    -------
-    Path or None
-        Of the last extraction; None if the store does not say.
-    """
+    """Tell which folder the last extraction read a store's clips from, if the store says so."""
     folders = [entry["videos"] for entry in store.history if "videos" in entry]
     return Path(folders[-1]) if folders else None
 
@@ -55,23 +37,10 @@ def find_videos(store: Store) -> Path | None:
 def take_pictures(
     store: Store, clip_ids: Iterable[str], *, videos: Path | None = None
 ) -> dict[str, Picture]:
-    """Decode the middle one of the embedded frames of some clips.
+    """Decode the middle one of the embedded frames of some clips that have embeddings, by id.
 
-    Decoding happens in worker processes, as in an extraction. Nothing is raised for a clip
-    without a picture: its file may be gone, or hold something else than what was embedded.
-
-    Parameters
-    ----------
-    store : Store
-    clip_ids : iterable of str
-        Clips of the store that have embeddings.
-    videos : Path, optional
-        Where the video folder lies now; by default where it lay.
-
-    Returns
-    -------
-    dict of str to Picture
-        By clip id.
+    Nothing is raised for a clip without a picture: its file may be gone, or hold something else
+    than what was embedded. `videos` is where the video folder lies now, if it was moved.
     """
     wanted = set(clip_ids)
     records = {clip.clip_id: clip for clip in store.clips if clip.clip_id in wanted}

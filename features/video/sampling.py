@@ -19,7 +19,7 @@ MOST_FPS = 1000
 _ROUNDING_SECONDS = 0.0010173
 _MOST_GRID_RATE = 250
 _USUAL_RATES = tuple(
-    Fraction(whole * 1000, part)
+    whole * 1000 / part
     for whole in (24, 30, 48, 60, 120, 15, 25, 50, 10, 12, 5, 20, 100)
     for part in (1000, 1001)
 )
@@ -159,8 +159,9 @@ def find_grid(times: FloatArray, claimed_rate: Fraction | None) -> FrameGrid | N
     """
     if not len(times) or not claimed_rate or not 0 < claimed_rate <= _MOST_GRID_RATE:
         return None
-    near = min(_USUAL_RATES, key=lambda usual: abs(usual - claimed_rate))
-    rate = float(near if abs(near / claimed_rate - 1) < _SAME_RATE else claimed_rate)
+    rate = float(claimed_rate)
+    near = min(_USUAL_RATES, key=lambda usual: abs(usual - rate))
+    rate = near if abs(near / rate - 1) < _SAME_RATE else rate
     places = (times - times[0]) * rate
     is_even = np.abs(places - np.round(places)).max() <= 1.2 * _ROUNDING_SECONDS * rate
     is_even = is_even and bool((np.diff(np.round(places)) > 0).all())

@@ -66,7 +66,7 @@ def command(
     if decoder != "pyav":
         click.echo(
             f"The run learned from frames that {DECODER_NAMES[decoder]} decoded; PyAV decodes now. "
-            "Only interlaced and damaged videos look different.",
+            "Interlaced and damaged videos look different, others by rounding only.",
             err=True,
         )
     print_result(to_json(summary), to_text(summary), as_json=as_json)
