@@ -159,7 +159,7 @@ class ExtraMissing(FrameHeadError, ImportError):
 
 
 class PluginUnusable(FrameHeadError, ImportError):
-    """A module that registers heads or formats cannot be imported."""
+    """A module that registers heads or formats cannot be imported, or fails at its work."""
 
 
 class Interrupted(FrameHeadError, KeyboardInterrupt):

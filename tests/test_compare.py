@@ -194,6 +194,23 @@ def test_further_heads_and_seeds_join_without_training_the_others_again(
     assert contents(copy) == before
 
 
+@pytest.mark.usefixtures("own_heads")
+def test_a_head_that_fails_can_be_left_out_again(
+    finished: Comparison, store_path: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingFailed):
+        compare_heads(store_path, tmp_path / "new", **{**QUICK, "heads": ("mlp", "dies")})
+    compare_heads(store_path, tmp_path / "new", **{**QUICK, "heads": ("mlp",)})
+    # The same where a finished comparison was to take it in.
+    copy = copy_of(finished, tmp_path)
+    with pytest.raises(TrainingFailed):
+        compare_heads(store_path, copy, **{**QUICK, "heads": (*QUICK["heads"], "dies")})
+    again = compare_heads(store_path, copy, **QUICK)
+    assert again.n_reused == again.n_trials
+    with pytest.raises(OutputExists, match="heads: "):
+        compare_heads(store_path, copy, **{**QUICK, "heads": QUICK["heads"][:1]})
+
+
 def test_outputs_agree(finished: Comparison) -> None:
     folder = Path(finished.path)
     content = json.loads((folder / "comparison.json").read_text())
@@ -281,12 +298,15 @@ def test_options_are_checked_first(store_path: Path, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("own_heads")
 @pytest.mark.parametrize(
     ("head", "end"),
-    [("dies", r"exit code 3 \(last words\)"), ("raises", "RuntimeError: no such layer")],
+    [
+        ("dies", r"dies-seed0-fold0.*exit code 3 \(last words\).*the same command"),
+        ("raises", "'raises' must be built.*line 16: RuntimeError: no such layer.*train-head"),
+    ],
 )
 def test_a_worker_that_dies_is_reported(
     store_path: Path, tmp_path: Path, head: str, end: str
 ) -> None:
-    with pytest.raises(TrainingFailed, match=rf"{head}-seed0-fold0.*{end}.*the same command"):
+    with pytest.raises(TrainingFailed, match=end):
         compare_heads(store_path, tmp_path / "out", **{**QUICK, "heads": [head]})
     assert not leftovers(tmp_path / "out")
 

@@ -200,18 +200,180 @@ def test_a_format_from_a_file_exports(tmp_path: Path, how: tuple[str, ...]) -> N
         ("no_such_module", None, "ModuleNotFoundError: No module named 'no_such_module'"),
         ("wrong_syntax.py", "def", "SyntaxError"),
         ("needs_more.py", "import no_such_package", "No module named 'no_such_package'"),
-        ("json.py", "", "a module called 'json' is loaded already"),
+        ("leaves.py", "import sys; sys.exit(3)", "SystemExit: 3"),
+        ("package", None, "it is a folder without code of its own"),
+        ("with:colon.py", "", "its path must not hold ':'"),
     ],
 )
 def test_a_plugin_that_cannot_be_imported_says_why(
-    run_cli: RunCli, tmp_path: Path, name: str, content: str | None, reason: str
+    run_cli: RunCli,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    content: str | None,
+    reason: str,
 ) -> None:
     path = tmp_path / name
     if content is not None:
         path.write_text(content)
+    (tmp_path / "package").mkdir()
+    monkeypatch.chdir(tmp_path)
     store = write_store(tmp_path / "s.h5", make_clips())
     plugin = path if name.endswith(".py") else name
     text = error_of(run_cli("inspect", store, "--plugin", plugin))
     assert f"Importing '{plugin}' failed" in text
     assert reason in text
     assert "Hint: give --plugin the path of a .py file" in text
+
+
+@pytest.mark.parametrize("name", ["json", "statistics", "keras", "cli"])
+def test_a_plugin_does_not_take_the_place_of_another_module(tmp_path: Path, name: str) -> None:
+    (tmp_path / f"{name}.py").write_text(OWN_HEAD)
+    store = write_store(tmp_path / "s.h5", make_clips())
+    finished = run_process(tmp_path, "inspect", store, "--plugin", f"{name}.py")
+    assert finished.returncode == 1
+    assert f"would be loaded as '{name}', which is one already" in finished.stderr
+    assert "Hint: rename the file" in finished.stderr
+
+
+HEAD_LINE = "from pipeline import *\n@register_head({})\ndef build({}): ...\n"
+ARGUMENTS = "frames, mask, units, dropout"
+FORMAT_LINES = "from pipeline import *\n@register_format\nclass F(ExportFormat):\n    {}\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (HEAD_LINE.format("'few'", "frames"), "That of 'few' is not: too many positional"),
+        (HEAD_LINE.format("'lstm'", ARGUMENTS), "'lstm' is registered by the module 'pipeline."),
+        (HEAD_LINE.format("'a/b'", ARGUMENTS), "must be letters, digits"),
+        (HEAD_LINE.format("'a:motion'", ARGUMENTS), "must be letters, digits"),
+        (HEAD_LINE.format("'x' * 250", ARGUMENTS), "at most 64"),
+        (HEAD_LINE.format("'h', sees='all'", ARGUMENTS), "`sees` must be one of appearance"),
+        (HEAD_LINE.format("'h', dropout=1", ARGUMENTS), "--dropout must be in [0, 1)"),
+        (FORMAT_LINES.format("suffix = '.x'"), "must be letters, digits"),
+        (FORMAT_LINES.format("name = 'x'"), "Received for 'x': None"),
+        (FORMAT_LINES.format("name, suffix = 'x', 'X'"), "Received for 'x': 'X'"),
+        (FORMAT_LINES.format("name, suffix = 'csv', '.csv'"), "'csv' is registered by the module"),
+        ("from pipeline import *\nregister_format(dict)", "subclass of ExportFormat"),
+    ],
+)
+def test_what_a_plugin_registers_is_checked(tmp_path: Path, content: str, reason: str) -> None:
+    (tmp_path / "own.py").write_text(content)
+    store = write_store(tmp_path / "s.h5", make_clips())
+    finished = run_process(tmp_path, "inspect", store, "--plugin", "own.py")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith(
+        f"Error: Importing the plug-in '{tmp_path / 'own.py'}' failed"
+    )
+    assert reason in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_one_file_by_many_names_is_one_plugin(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "own_head.py").write_text(OWN_HEAD)
+    (tmp_path / "link.py").symlink_to("own_head.py")
+    (tmp_path / "own_package").mkdir()
+    (tmp_path / "own_package" / "__init__.py").write_text("from . import heads")
+    (tmp_path / "own_package" / "neighbour.py").write_text(NEIGHBOUR)
+    (tmp_path / "own_package" / "heads.py").write_text(PACKAGED_HEAD)
+    store = write_store(tmp_path / "s.h5", make_clips())
+    names = ["own_head.py", "sub/../own_head.py", "link.py", "own_package/heads.py"]
+    plugins = [part for name in [*names, "own_package"] for part in ("--plugin", name)]
+    spaced = f" own_head.py {os.pathsep} own_package/__init__.py"
+    export = ("export-embeddings", store, "--out", "e.npz", *plugins)
+    finished = run_process(tmp_path, *export, FRAMEHEAD_PLUGINS=spaced)
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_a_head_of_a_package_is_compared_wherever_it_was_imported_from(tmp_path: Path) -> None:
+    place = tmp_path / "place" / "own_package"
+    place.mkdir(parents=True)
+    (place / "neighbour.py").write_text(NEIGHBOUR)
+    (place / "__init__.py").write_text(PACKAGED_HEAD)
+    store = write_store(tmp_path / "s.h5", make_clips())
+    script = (
+        "import sys\n"
+        "sys.path.insert(0, sys.argv[2])\n"
+        "import own_package\n"
+        "from pipeline import FitOptions, compare_heads\n"
+        "compare_heads(sys.argv[1], 'compared', heads=['own-dense'], seeds=1, folds=2, jobs=1,\n"
+        "              fit=FitOptions(epochs=1))\n"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", script, str(store), str(place.parent)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "compared" / "comparison.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("return None", "'wrong' returned NoneType"),
+        ("return frames", "'wrong' returned a tensor of shape (None, None, "),
+        ("raise RuntimeError('boom')", "line 4: RuntimeError: boom"),
+    ],
+)
+def test_a_head_that_cannot_be_built_says_why(tmp_path: Path, body: str, reason: str) -> None:
+    content = HEAD_LINE.format("'wrong'", ARGUMENTS).replace("...", f"\n    {body}")
+    (tmp_path / "own.py").write_text(content)
+    store = write_store(tmp_path / "s.h5", make_clips())
+    finished = run_process(
+        tmp_path, "train-head", store, "--out", "run", "--head", "wrong", "--plugin", "own.py"
+    )
+    assert finished.returncode == 1
+    assert reason in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("name, suffix = 'own', '.own'\n    def write(self, *_): 1 / 0", "ZeroDivisionError"),
+        ("name, suffix = 'own', '.own'\n    def write(self, *_): ...", "must write its file"),
+        (
+            "name, suffix, marker = 'own', '', 'mark'\n    def write(self, *_): ...",
+            "must write the file 'mark'",
+        ),
+    ],
+)
+def test_a_format_that_fails_says_so_and_leaves_nothing(
+    tmp_path: Path, content: str, reason: str
+) -> None:
+    (tmp_path / "own.py").write_text(FORMAT_LINES.format(content))
+    store = write_store(tmp_path / "s.h5", make_clips())
+    before = sorted(tmp_path.iterdir())
+    out = ("--out", "out", "--format", "own")
+    finished = run_process(tmp_path, "export-embeddings", store, *out, "--plugin", "own.py")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("Error: The format 'own' must write")
+    assert reason in finished.stderr
+    assert [path for path in sorted(tmp_path.iterdir()) if path.suffix != ".lock"] == [
+        path for path in before if path.suffix != ".lock"
+    ]
+
+
+def test_a_head_that_has_changed_is_trained_again(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "s.h5", make_clips())
+    plugin = tmp_path / "own_head.py"
+    plugin.write_text(OWN_HEAD)
+    train = ("train-head", store, "--out", "run", "--head", "own-mean", "--plugin", plugin, *QUICK)
+    few = ("--jobs", "1", "--seeds", "1", "--folds", "2", "--heads", "own-mean,mean-linear")
+    compare = ("compare-heads", store, "--out", "compared", *few, "--plugin", plugin, *QUICK)
+    for command in (train, compare):
+        assert run_process(tmp_path, *command).returncode == 0
+    again = json.loads(run_process(tmp_path, *compare).stdout)
+    assert (again["n_trials"], again["n_reused"]) == (4, 4)
+    plugin.write_text(OWN_HEAD.replace("Average", "Max"))
+    refused = run_process(tmp_path, *train)
+    assert refused.returncode == 1
+    assert "other settings (head_source: " in refused.stderr
+    again = json.loads(run_process(tmp_path, *compare).stdout)
+    assert (again["n_trials"], again["n_reused"]) == (4, 2)

@@ -37,7 +37,7 @@ from pipeline.compare.trials import (
 from pipeline.compare.workers import choose_jobs, require_jobs, run_trials
 from pipeline.data.sequences import load_sequences
 from pipeline.data.sharing import SHARED_NAME, shared_sequences
-from pipeline.heads.registry import HeadOptions, parse_head, require_reachable
+from pipeline.heads.registry import HeadOptions, parse_head, require_reachable, source_of
 from pipeline.report.comparison import write_comparison_report
 from pipeline.report.pages import require_videos
 from pipeline.runs.provenance import digest_clips, name_differences
@@ -136,7 +136,15 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class TrialProgress:
-    """Told after every trial: how many are finished, those of earlier attempts included."""
+    """Told after every trial.
+
+    Attributes
+    ----------
+    trial : Trial
+        The one that has just finished: its `head`, `seed` and `fold`.
+    n_done, n_trials : int
+        Finished ones, those of earlier attempts included, and all.
+    """
 
     trial: Trial
     n_done: int
@@ -226,7 +234,9 @@ def compare_heads(
     shared = _shared_settings(store, splits, groups, head_options, fit)
     settings = {**shared, "heads": list(heads), "seeds": seeds, "seed": seed}
     trials = [
-        Trial(name, number, index, digest_json([shared, name, number, index]))
+        Trial(
+            name, number, index, digest_json([{**shared, **source_of(name)}, name, number, index])
+        )
         for index in range(len(splits))
         for number in range(seed, seed + seeds)
         for name in heads
@@ -329,6 +339,9 @@ def _working_folder(
         clear_abandoned(target / SHARED_NAME)
         clear_partials(target / SETTINGS_FILE)
         have = None if overwrite else _read_settings(target)
+        if have is not None:
+            # Heads and seeds of which there is no result yet may be left out again.
+            have = {**have, "heads": [], "seeds": 0, **_read_finished(target)}
         if have is not None and not _extends(settings, have):
             raise OutputExists(
                 f"A folder holds one comparison. '{target}' holds one with other settings "
@@ -361,8 +374,8 @@ def _extends(settings: Mapping[str, Any], have: Mapping[str, Any]) -> bool:
     is_same = all(settings.get(key) == have.get(key) for key in {*settings, *have} - grown)
     return (
         is_same
-        and set(have.get("heads", ())) <= set(settings["heads"])
-        and have.get("seeds", 0) <= settings["seeds"]
+        and set(have["heads"]) <= set(settings["heads"])
+        and have["seeds"] <= settings["seeds"]
     )
 
 
@@ -381,6 +394,15 @@ def _read_settings(target: Path) -> dict[str, Any] | None:
         f"A comparison continues only if its settings can be read. '{path}' is damaged: {problem}.",
         hint="give another --out, or --overwrite to start anew",
     )
+
+
+def _read_finished(target: Path) -> dict[str, Any]:
+    """Say which heads and seeds a comparison has results of."""
+    try:
+        settings = read_json(target / RESULT_FILE)["settings"]
+        return {key: settings[key] for key in ("heads", "seeds")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 @contextmanager

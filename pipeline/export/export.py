@@ -10,8 +10,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from features.errors import NoClips, OptionInvalid, OutputExists
-from features.records import ClipEmbedding, ClipRecord
+from features.errors import (
+    FrameHeadError,
+    NoClips,
+    OptionInvalid,
+    OutputExists,
+    PluginUnusable,
+)
+from features.records import ClipEmbedding, ClipRecord, StoreHeader
 from features.store.hdf5 import coalesce, read_frame_range
 from features.store.store import Store, is_usable, open_store, require_same_settings
 from features.system.files import report_unwritable, require_outside, staged_file, staged_folder
@@ -100,6 +106,8 @@ def export_embeddings(
         If parquet is asked for and pyarrow is not installed.
     OutputExists, OutputUnwritable
         If `out` cannot be written, or must not be replaced.
+    PluginUnusable
+        If a format of the user's own fails.
     """
     target = Path(out)
     wanted = _choose_format(target, format)
@@ -125,7 +133,7 @@ def export_embeddings(
     n_rows = sum(clip.n_frames for clip in clips) if depth == "frame" else len(clips)
     stage = staged_folder if wanted.marker else staged_file
     with stage(target) as partial, report_unwritable(target):
-        wanted.write(partial, chain([first], blocks), store.header)
+        _write(wanted, partial, chain([first], blocks), store.header)
     return ExportSummary(
         path=str(out),
         format=wanted.name,
@@ -135,6 +143,25 @@ def export_embeddings(
         dim=first.vectors.shape[1],
         n_failed=sum(clip.status == "failed" for clip in store.clips),
     )
+
+
+def _write(format: ExportFormat, path: Path, blocks: Iterator[Block], header: StoreHeader) -> None:
+    """Have a format write; an error in a user's own one is said as such."""
+    try:
+        format.write(path, blocks, header)
+    except (FrameHeadError, OSError, MemoryError):
+        raise
+    except Exception as problem:
+        if type(format).__module__ == ExportFormat.__module__:
+            raise
+        raise PluginUnusable(
+            f"The format '{format.name}' must write without errors. It raised "
+            f"{type(problem).__name__}: {problem}.",
+            hint="--debug shows the traceback",
+        ) from problem
+    if not (path / format.marker).exists():
+        what = f"the file '{format.marker}'" if format.marker else "its file"
+        raise PluginUnusable(f"The format '{format.name}' must write {what}. It did not.")
 
 
 def _choose_format(target: Path, format: str | None) -> ExportFormat:

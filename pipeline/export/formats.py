@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from features.errors import ExtraMissing
+from features.errors import ExtraMissing, OptionInvalid
 from features.records import ClipRecord, FloatArray, IntArray, StoreHeader, VectorArray
 from features.system.files import open_csv
+from features.system.plugins import require_own_name
 
 CLIP_COLUMNS = ("clip_id", "label", "group", "split")
 
@@ -88,8 +90,25 @@ def register_format(format: _Format) -> _Format:
     -------
     class
         The same, so that this can be a decorator.
+
+    Raises
+    ------
+    OptionInvalid
+        If it is no such class, if it lacks a name or a suffix, or if another module has
+        registered the name.
     """
-    FORMATS[format.name] = format
+    if not (isinstance(format, type) and issubclass(format, ExportFormat)):
+        raise OptionInvalid(f"A format must be a subclass of ExportFormat. Received: {format!r}.")
+    name, suffix = getattr(format, "name", ""), getattr(format, "suffix", None)
+    taken_by = FORMATS[name].__module__ if name in FORMATS else None
+    require_own_name("a format", name, module=format.__module__, taken_by=taken_by)
+    if not isinstance(suffix, str) or re.fullmatch(r"(\.[a-z0-9_-]+)?", suffix) is None:
+        raise OptionInvalid(
+            "The suffix of a format must be lower-case letters and digits after a dot, or empty. "
+            f"Received for '{name}': {suffix!r}.",
+            hint='suffix = ".jsonl"',
+        )
+    FORMATS[name] = format
     return format
 
 

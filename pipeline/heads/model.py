@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from features.errors import OptionInvalid
+from features.errors import FrameHeadError, OptionInvalid, TrainingFailed
 from features.system.keras import import_keras
 from pipeline.data.sequences import (
     Float32Array,
@@ -138,10 +139,39 @@ def _classify(kind: HeadKind, frames: Any, mask: Any, n_classes: int, options: H
     units = kind.units if options.units is None else options.units
     dropout = kind.dropout if options.dropout is None else options.dropout
     with redirect_stdout(sys.stderr):  # a head may print, but standard output is for results
-        clip_vector = kind.build(frames, mask, units, dropout)
+        clip_vector = _call_builder(kind, frames, mask, units, dropout)
     start = kind.logits_start
     logits = keras.layers.Dense(n_classes, kernel_initializer=start, name="logits")(clip_vector)
     return keras.layers.Softmax(name="probabilities")(logits)
+
+
+def _call_builder(kind: HeadKind, frames: Any, mask: Any, units: int, dropout: float) -> Any:
+    """Return one vector per clip; an error in a user's own head is said as such."""
+    if kind.is_ours:
+        return kind.build(frames, mask, units, dropout)
+    shape: object = None
+    try:
+        clip_vector = kind.build(frames, mask, units, dropout)
+        if import_keras().backend.is_keras_tensor(clip_vector):
+            shape = clip_vector.shape
+            if len(clip_vector.shape) == 2 and clip_vector.shape[1] is not None:
+                return clip_vector
+        received = type(clip_vector).__name__ if shape is None else f"a tensor of shape {shape}"
+    except FrameHeadError:
+        raise
+    # A head is somebody's program: whatever it raises is said, with its kind.
+    except Exception as problem:
+        line = traceback.extract_tb(problem.__traceback__)[-1]
+        raise TrainingFailed(
+            f"The head '{kind.name}' must be built without errors. Building it failed in "
+            f"'{line.filename}', line {line.lineno}: {type(problem).__name__}: {problem}.",
+            hint="train-head --debug shows the traceback",
+        ) from problem
+    raise TrainingFailed(
+        f"A head must return one vector per clip, a Keras tensor (clips, any number). "
+        f"'{kind.name}' returned {received}.",
+        hint="average over frames, or take the last one",
+    )
 
 
 def fit_front(head: HeadModel, train: Sequences) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from features.errors import HeadUnknown, OptionInvalid
+from features.system.files import digest_json, hash_file
 from features.system.keras import import_keras
-from features.system.plugins import load_plugins
+from features.system.plugins import load_again, require_own_name
 
 HeadInput = Literal["appearance", "motion", "both", "centred"]
 Aggregate = Literal["mean", "max", "vote"]
@@ -100,11 +104,17 @@ class HeadKind:
     name: str
     summary: str  # one line for people
     build: Builder
+    module: str  # that registered it
     units: int
     dropout: float
     logits_start: str
     input: HeadInput
     learning_rate: float
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is one of those below, not a user's own."""
+        return self.module == __name__
 
 
 HEADS: dict[str, HeadKind] = {}
@@ -124,9 +134,11 @@ def register_head(
     Parameters
     ----------
     name : str
-        As on the command line.
+        As on the command line: at most 64 letters, digits, "-", "_" and ".".
     units : int, default 64
+        At least 1.
     dropout : float, default 0.3
+        In [0, 1).
     logits_start : str, default "glorot_uniform"
         Keras initializer of the last layer. Clip vectors without bound want "zeros": with
         random weights a head would start sure of itself, and where nothing can be learned
@@ -140,13 +152,36 @@ def register_head(
     Returns
     -------
     callable
-        The decorator.
+        The decorator. It takes a function of `frames`, `mask`, `units` and `dropout` and
+        returns it as it is.
+
+    Raises
+    ------
+    OptionInvalid
+        If a value is not legal, if another module has registered the name, or if the function
+        does not take these four arguments.
     """
+    HeadOptions(units, dropout)
+    if sees not in INPUTS:
+        raise OptionInvalid(f"`sees` must be one of {', '.join(INPUTS)}. Received: {sees!r}.")
+
+    # Not that of the function, which may be a partial one or made elsewhere.
+    module = sys._getframe(1).f_globals["__name__"]
 
     def register(build: Builder) -> Builder:
+        taken_by = HEADS[name].module if name in HEADS else None
+        require_own_name("a head", name, module=module, taken_by=taken_by)
+        try:
+            inspect.signature(build).bind(None, None, units, dropout)
+        except TypeError as problem:
+            raise OptionInvalid(
+                "A head must be a function of frames, mask, units and dropout. That of "
+                f"'{name}' is not: {problem}.",
+                hint="docs/guides/plugins.md shows one",
+            ) from problem
         summary = (build.__doc__ or "").strip().partition("\n")[0]
         HEADS[name] = HeadKind(
-            name, summary, build, units, dropout, logits_start, sees, learning_rate
+            name, summary, build, module, units, dropout, logits_start, sees, learning_rate
         )
         return build
 
@@ -155,18 +190,15 @@ def register_head(
 
 def require_reachable(kind: HeadKind) -> None:
     """Refuse a head that worker processes cannot import: one of a script or notebook."""
-    if kind.build.__module__ == "__main__":
+    if kind.module == "__main__":
         raise HeadUnknown(
             f"A head that is compared must be defined in a module. '{kind.name}' is defined in the "
             "running script, which worker processes do not import.",
             hint="move it into a .py file of its own, and name that with --plugin or "
             "FRAMEHEAD_PLUGINS",
         )
-    if kind.build.__module__ != __name__:
-        name = kind.build.__module__
-        file = getattr(sys.modules[name], "__file__", "") or name
-        # A module of a package may import its neighbours, which a lone file cannot.
-        load_plugins([name if "." in name else file])
+    if not kind.is_ours:
+        load_again(kind.module)
 
 
 def parse_head(name: str) -> tuple[HeadKind, HeadInput]:
@@ -188,6 +220,19 @@ def parse_head(name: str) -> tuple[HeadKind, HeadInput]:
         f"What a head sees must be one of {', '.join(INPUTS)}. Received: '{name}'.",
         hint=f"{base}:both",
     )
+
+
+def source_of(name: str) -> dict[str, str]:
+    """Say what a user's own head is made of: the SHA-256 of its file. Ours change by version."""
+    kind, _ = parse_head(name)
+    if kind.is_ours:
+        return {}
+    file = getattr(sys.modules[kind.module], "__file__", None)
+    if file and Path(file).is_file():
+        return {"head_source": hash_file(Path(file))}
+    with suppress(OSError, TypeError):  # in a notebook
+        return {"head_source": digest_json(inspect.getsource(kind.build))}
+    return {"head_source": ""}
 
 
 @register_head("mean-linear", dropout=0.5, logits_start="zeros")

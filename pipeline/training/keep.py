@@ -11,7 +11,7 @@ from features.store.store import Store
 from features.system.files import digest_json, write_csv, write_json
 from features.system.versions import describe_environment
 from pipeline.data.sequences import Float32Array, Sequences
-from pipeline.heads.registry import HeadOptions
+from pipeline.heads.registry import HeadOptions, source_of
 from pipeline.report.run import write_run_report
 from pipeline.report.tensorboard import write_tensorboard
 from pipeline.runs.provenance import digest_clips
@@ -50,6 +50,7 @@ class RunPlan:
             "seed": self.seed,
             **asdict(self.head_options),
             **asdict(self.fit_options),
+            **source_of(self.head),
         }
 
 
