@@ -33,10 +33,28 @@ FOLDER = Path(__file__).parent
 def waits(frames, mask, units, dropout):
     import keras
 
+    wait()
+    return keras.layers.GlobalAveragePooling1D()(frames)
+
+
+@register_head("drops", logits_start="zeros")
+def drops(frames, mask, units, dropout):
+    import keras
+
+    Waiting()
+    return keras.layers.GlobalAveragePooling1D()(frames)
+
+
+class Waiting:
+    def __del__(self):
+        # Python drops what is raised here, an interrupt as well.
+        wait()
+
+
+def wait():
     (FOLDER / "waiting").touch()
     while not (FOLDER / "go").exists():
         time.sleep(0.05)
-    return keras.layers.GlobalAveragePooling1D()(frames)
 """
 
 
@@ -77,6 +95,20 @@ def store(tmp_path: Path) -> Path:
 
 def leftovers(folder: Path) -> list[Path]:
     return list(folder.rglob("*.partial*"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_interrupt_that_python_drops_is_repeated(
+    store: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    command = Command(tmp_path, "train-head", store, "--out", "run", "--head", "drops")
+    command.wait_for_head()
+    returned, stderr, _ = command.end_by(number)
+    assert returned == code, stderr
+    assert "Traceback" not in stderr
+    assert "no run was written" in stderr
+    assert not (tmp_path / "run").exists()
+    assert not leftovers(tmp_path)
 
 
 def test_train_head(store: Path, tmp_path: Path) -> None:

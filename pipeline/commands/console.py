@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import inspect
 import json
 import re
 import signal
 import sys
+import threading
 import types
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -60,6 +62,7 @@ videos_option = click.option(
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _DEBUG = "framehead.debug"
 _TERMINATED = "framehead.terminated"
+_REPEAT_SECONDS = 0.1
 
 
 def options_from(
@@ -148,21 +151,46 @@ class ErrorGroup(click.Group):
 
 
 class _ending_like_an_interrupt:  # noqa: N801 - a context manager, read as a verb
-    """Lets a polite request to end, SIGTERM, do what Ctrl-C does: commit and clean up."""
+    """Lets a polite request to end, SIGTERM, do what Ctrl-C does: commit and clean up.
+
+    Either may arrive where Python drops exceptions, such as in a callback of a weak reference;
+    it is repeated then.
+    """
 
     def __init__(self, ctx: click.Context) -> None:
         self._ctx = ctx
         self._before: Any = None
+        self._hook_before = sys.unraisablehook
+        self._repeating: threading.Timer | None = None
 
     def __enter__(self) -> None:
         try:
             self._before = signal.signal(signal.SIGTERM, self._stop)
         except ValueError:  # not in the main thread: somebody else handles signals
-            self._before = None
+            return
+        self._hook_before = sys.unraisablehook
+        sys.unraisablehook = self._repeat_dropped
 
     def __exit__(self, *exception: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        if self._before is None:
+            return
+        if self._repeating is not None:
+            self._repeating.cancel()
+        sys.unraisablehook = self._hook_before
+        signal.signal(signal.SIGTERM, self._before)
+
+    def _repeat_dropped(self, dropped: sys.UnraisableHookArgs) -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            self._hook_before(dropped)
+            return
+        number = signal.SIGINT
+        if self._ctx.meta.get(_TERMINATED):
+            number = signal.SIGTERM
+            signal.signal(number, self._stop)
+        # Not at once: here it would be dropped as well.
+        self._repeating = threading.Timer(_REPEAT_SECONDS, _thread.interrupt_main, [number])
+        self._repeating.daemon = True
+        self._repeating.start()
 
     def _stop(self, number: int, frame: types.FrameType | None) -> None:
         # Once: what cleans up must not be interrupted by a second request.
