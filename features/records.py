@@ -225,10 +225,15 @@ class ClipRecord:
     ----------
     clip_id, label, group, split : str
         As in `Clip`.
+    status : {"done", "failed"}
     reason : str
         Why the clip failed, or what a reader should know of a clip that is done.
     n_frames : int
         Embedded frames; 0 for a failed clip.
+    source : SourceFile
+        Size, time and SHA-256 of the file that was embedded.
+    facts : VideoFacts
+        What decoding found.
     crc32 : int
         Checksum of the clip's embeddings, timestamps and frame indices.
     is_current : bool
@@ -306,10 +311,13 @@ class ClipOutcome:
 
     Attributes
     ----------
+    clip_id : str
     status : {"done", "already", "failed"}
         "already" is a clip that the store held before, unchanged.
     reason : str
         Why it failed; empty otherwise.
+    n_frames : int
+        Embedded frames.
     """
 
     clip_id: str

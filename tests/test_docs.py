@@ -6,6 +6,8 @@ real clips as it stands there, and guides train the heads that they name.
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import os
 import re
@@ -15,12 +17,15 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import click
 import pytest
 from conftest import OFFICIAL_LISTS, TINY_OPTIONS, UCF_MINI, RunCli, noisy_frames, write_video
 
+import features
+import pipeline
 from cli import cli
 from features.clips.formats import ANNOTATION_FORMATS
 from pipeline.export.formats import FORMATS
@@ -106,6 +111,24 @@ def test_every_public_name_is_on_its_page(package: Path) -> None:
     (section,) = re.findall(rf"^### {package.name}\n(.*?)(?=^##|\Z)", page, re.DOTALL | re.M)
     firsts = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
     assert {name for first in firsts for name in re.findall(r"`(\w+)`", first)} == names
+
+
+@pytest.mark.parametrize("package", [features, pipeline], ids=lambda package: package.__name__)
+def test_every_public_docstring_names_all_that_is_taken(package: ModuleType) -> None:
+    for name in package.__all__:
+        thing = getattr(package, name)
+        text = inspect.getdoc(thing) or ""
+        if dataclasses.is_dataclass(thing):
+            title, wanted = "Attributes", [field.name for field in dataclasses.fields(thing)]
+        elif inspect.isfunction(thing):
+            title, wanted = "Parameters", list(inspect.signature(thing).parameters)
+        else:
+            continue
+        section = re.search(rf"^{title}\n-+\n(.*?)(?=^\w+\n-+\n|\Z)", text, re.DOTALL | re.M)
+        assert section, f"{name} has no section {title}"
+        entries = re.findall(r"^(\w+(?:, \w+)*)(?: :|$)", section[1], re.MULTILINE)
+        named = [word for entry in entries for word in entry.split(", ")]
+        assert sorted(named) == sorted(wanted), name
 
 
 def test_the_architecture_names_every_room() -> None:

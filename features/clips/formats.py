@@ -87,11 +87,20 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """What an annotation file says, and what should be known of how it was read."""
+    """What an annotation file says, and what should be known of how it was read.
+
+    Attributes
+    ----------
+    rows : tuple of Annotation
+    detail : str
+        Which columns were taken for what.
+    notes : tuple of str
+        What was left out, in sentences.
+    """
 
     rows: tuple[Annotation, ...]
-    detail: str = ""  # which columns were taken for what
-    notes: tuple[str, ...] = ()  # what was left out, in sentences
+    detail: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,22 @@ from features.records import Clip, Discovery
 
 @dataclass(frozen=True, slots=True)
 class ClassCount:
-    """How many clips and groups a class has, and how many clips in each part of the split."""
+    """How many clips and groups a class has.
 
-    label: str  # empty: clips without a label
+    Attributes
+    ----------
+    label : str
+        Empty for clips without a label.
+    clips : int
+    groups : int
+        Those that are known.
+    train, val, test : int
+        Clips in each part of the split.
+    """
+
+    label: str
     clips: int
-    groups: int  # known ones
+    groups: int
     train: int
     val: int
     test: int

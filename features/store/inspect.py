@@ -18,16 +18,23 @@ class StoreSummary:
 
     Attributes
     ----------
+    path : Path
+    header : StoreHeader
     history : tuple of dict
         Date, engine and versions of each extraction.
+    clips_done, clips_failed : int
     clips_left_out : int
         Kept, but no longer in the folder or CSV.
     frames : int
         Embedded frames.
+    size_bytes : int
+        Of all files of the store.
     n_parts : int
         Commits not merged; above 0 in an unfinished store.
     labels, groups, splits : mapping of str to int
         Clips that are done, by value; "" is unknown.
+    failures : tuple of ClipRecord
+        Clips that failed.
     notes : tuple of ClipRecord
         Clips that are done but odd.
     damaged : tuple of str or None

@@ -26,20 +26,51 @@ from features.system.files import report_unwritable, whole_file
 
 @dataclass(frozen=True, slots=True)
 class RepairSummary:
-    """What a repair saved."""
+    """What a repair saved.
+
+    Attributes
+    ----------
+    path : Path
+        The store.
+    n_kept : int
+        Clips that are whole, failed ones included.
+    n_lost : int
+        Clips that are not; ``extract-features`` embeds them anew.
+    set_aside : tuple of Path
+        The damaged files, kept under other names.
+    """
 
     path: Path
-    n_kept: int  # clips that are whole, failed ones included
-    n_lost: int  # clips that are not; extract-features embeds them anew
-    set_aside: tuple[Path, ...]  # the damaged files, kept under other names
+    n_kept: int
+    n_lost: int
+    set_aside: tuple[Path, ...]
 
 
 def repair_store(path: str | Path) -> RepairSummary:
     """Write a damaged store anew with the clips that are whole.
 
     Files without damage stay as they are; a damaged one is kept beside the store, with
-    ``.damaged`` and a number behind its name. StoreDamaged if it is the store's only file and
-    nothing of it can be saved.
+    ``.damaged`` and a number behind its name.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file given to ``extract-features --out``.
+
+    Returns
+    -------
+    RepairSummary
+
+    Raises
+    ------
+    StoreNotFound
+        If there is no store.
+    StoreDamaged
+        If the store is one file of which nothing can be saved.
+    StoreBusy
+        If another process is writing to it.
+    OutputUnwritable
+        If the files cannot be written or renamed.
     """
     store_path = Path(path)
     if not _files(store_path):

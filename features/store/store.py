@@ -164,7 +164,17 @@ def open_store(path: str | Path, *, allow_unfinished: bool = False) -> Store:
 
 
 def done_clips(store: Store) -> tuple[ClipRecord, ...]:
-    """Return the clips that have embeddings and are still wanted, sorted by `clip_id`."""
+    """Return the clips that have embeddings and are still wanted.
+
+    Parameters
+    ----------
+    store : Store
+
+    Returns
+    -------
+    tuple of ClipRecord
+        Sorted by `clip_id`; without those that the last extraction did not find.
+    """
     return tuple(clip for clip in store.clips if is_usable(clip))
 
 

@@ -28,10 +28,15 @@ class RunSummary:
 
     Attributes
     ----------
+    path : str
+        As given.
+    head : str
     accuracy, low, high : float
         On the test part, with its 95 % interval by bootstrap over groups.
     balanced_accuracy, macro_f1 : float
         On the test part.
+    n_train, n_val, n_test : int
+        Clips in each part.
     n_excluded, n_failed, n_missing : int
         Clips of the store in no part, and without embeddings; clips of the split file that the
         store lacks.
@@ -39,6 +44,8 @@ class RunSummary:
         True if the accuracy must not be trusted: a group stood on both sides.
     groups_known : bool
         False if leaks could not be ruled out, because some clips have no group.
+    epochs_run, best_epoch : int
+        The weights are those of the best epoch, counted from 1.
     seconds : float
         Training and evaluation.
     is_new : bool
@@ -51,6 +58,8 @@ class RunSummary:
         Clips of different parts that seem to be one recording.
     n_near_duplicates : int
         Test clips that have such a clip in training or validation.
+    split_method : str
+        What made the split, for people.
     n_unlabelled : int
         Clips of the store without a label, which are in no part.
     n_classes : int
@@ -186,7 +195,25 @@ def read_run(path: str | Path) -> Run:
 
 
 def load_model(run: Run) -> Any:
-    """Load a run's head, in Keras' safe mode: a whole `pipeline.heads.model.HeadModel`."""
+    """Load a run's head, in Keras' safe mode.
+
+    Parameters
+    ----------
+    run : Run
+
+    Returns
+    -------
+    keras.Model
+        Takes "vectors", float32 (n, n_frames, dim), and "mask", bool (n, n_frames), padded on
+        the right; gives probabilities, float32 (n, n_classes), in the order of the run's classes.
+
+    Raises
+    ------
+    RunDamaged
+        If the model cannot be loaded.
+    HeadUnknown
+        If it cannot, and its head is not registered.
+    """
     keras = import_keras()
     import pipeline.heads.layers  # noqa: F401
 

@@ -22,12 +22,20 @@ _FREEDOM = 2
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A mean with its interval."""
+    """A mean with its 95 % interval.
+
+    Attributes
+    ----------
+    mean, low, high : float
+        In [0, 1].
+    n : int
+        Clips behind the mean.
+    """
 
     mean: float
     low: float
     high: float
-    n: int  # clips behind the mean
+    n: int
 
     def __str__(self) -> str:
         """Show percent, as people read it."""

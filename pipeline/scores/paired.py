@@ -22,16 +22,32 @@ _ALPHA = 0.05
 
 @dataclass(frozen=True, slots=True)
 class HeadPair:
-    """Two heads on the same clips; `a` is ranked above `b`."""
+    """Two heads on the same clips.
+
+    Attributes
+    ----------
+    a, b : str
+        Names of the heads; `a` is ranked above `b`.
+    difference : float
+        Accuracy of `a` minus that of `b`.
+    low, high : float
+        Its 95 % interval, not corrected for the number of pairs.
+    p_value : float
+        Two-sided, by a permutation test that flips whole groups.
+    p_adjusted : float
+        After Holm's correction for all pairs of the comparison.
+    verdict : str
+        One sentence.
+    """
 
     a: str
     b: str
-    difference: float  # accuracy of `a` minus that of `b`
-    low: float  # its 95 % interval, not corrected for the number of pairs
+    difference: float
+    low: float
     high: float
-    p_value: float  # two-sided, see `flip_tests`
-    p_adjusted: float  # after Holm's correction for all pairs of the comparison
-    verdict: str  # one sentence
+    p_value: float
+    p_adjusted: float
+    verdict: str
 
     @property
     def is_told_apart(self) -> bool:

@@ -70,13 +70,39 @@ def split_from_json(fields: Any, *, where: str) -> Split:
 
 
 def write_split(path: str | Path, split: Split) -> None:
-    """Write a split to a JSON file, complete or not at all."""
+    """Write a split to a JSON file, complete or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+    split : Split
+
+    Raises
+    ------
+    OutputUnwritable
+        If the file cannot be written.
+    """
     with report_unwritable(Path(path)):
         write_json(Path(path), split_to_json(split))
 
 
 def read_split(path: str | Path) -> Split:
-    """Read a split from a JSON file, or raise SplitImpossible."""
+    """Read a split from a JSON file.
+
+    Parameters
+    ----------
+    path : str or Path
+        Such as ``split.json`` of a run.
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    SplitImpossible
+        If the file cannot be read or is no split.
+    """
     try:
         fields = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
