@@ -490,7 +490,7 @@ def test_what_is_encrypted_is_called_so(tmp_path: Path) -> None:
     key = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "ab" * 16}
     recipe = Recipe(".mp4", "libx264", mux={**key, "encryption_kid": "cd" * 16})
     path = write_clip(tmp_path / "secret.mp4", recipe, 5)
-    with pytest.raises(VideoUnreadable, match=r"its video, h264 \(High\W.*is encrypted"):
+    with pytest.raises(VideoUnreadable, match=r"its video, h264.*is encrypted"):
         list(read_frames(path, choose_sampling(), size_px=32))
 
 

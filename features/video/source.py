@@ -147,7 +147,9 @@ def read_packets(source: VideoSource, on_progress: Callable[[], None]) -> Iterat
 def name_codec(source: VideoSource) -> str:
     """Name codec, profile and picture format, for a message."""
     context = source.stream.codec_context
-    details = [str(text) for text in (context.profile, context.pix_fmt) if text]
+    # Older PyAV crashes where it is asked for the name of a picture format that is unknown.
+    picture = context.format.name if context.format else None
+    details = [str(text) for text in (context.profile, picture) if text]
     return source.codec + (f" ({', '.join(details)})" if details else "")
 
 
