@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import glob
 import hashlib
 import json
@@ -217,9 +216,7 @@ def report_unwritable(path: Path) -> Iterator[None]:
     except OSError as problem:
         raise OutputUnwritable(
             f"The output must be writable. Writing '{path}' failed: {problem}.",
-            hint="give a shorter name"
-            if problem.errno == errno.ENAMETOOLONG
-            else "free disk space, or give a place where you may write",
+            hint="free disk space, or give a place where you may write",
         ) from problem
 
 
