@@ -349,7 +349,9 @@ def test_an_interrupt_ends_threads_and_workers(store_path: Path, tmp_path: Path)
 
     before, n_threads = children_of(os.getpid()), threading.active_count()
     settings = {**QUICK, "jobs": 2, "seeds": 3}
-    with pytest.raises(Interrupted, match=r"1 of 12 trials are finished\..*again") as caught:
+    # The other worker may finish a trial between the first report and the end.
+    said = r"[1-4] of 12 trials are finished\..*again"
+    with pytest.raises(Interrupted, match=said) as caught:
         compare_heads(store_path, tmp_path / "out", **settings, on_trial=interrupt)
     # Also while somebody holds the error, and all that its traceback refers to.
     assert caught.tb is not None
