@@ -14,6 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from conftest import linux_only
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_helpers import DIM, ENTRY, HEADER, make_clip, make_failure, write_store
@@ -421,6 +422,37 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     assert "Hint: free disk space" in finished.stdout
     assert [clip.clip_id for clip in merge_parts(path).clips] == ["a", "small"]
     assert names_in(tmp_path) == {"s.h5"}
+
+
+@linux_only
+@pytest.mark.parametrize("size_kib", [12, 40, 100, 200])
+def test_a_disk_that_is_really_full_does_not_crash_the_process(
+    tmp_path: Path, size_kib: int
+) -> None:
+    code = (
+        "import sys\n"
+        "sys.path[:0] = ['tests', '.']\n"
+        "from pathlib import Path\n"
+        "from store_helpers import *\n"
+        "for number in range(50):\n"
+        "    commit_clips(Path(sys.argv[1]), HEADER, [make_clip(f'{number}', 500)], ENTRY)\n"
+    )
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = f"mount -t tmpfs -o size={size_kib}k tmpfs '{disk}'"
+    inside = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    if subprocess.run([*inside, mount], capture_output=True, check=False).returncode:
+        pytest.skip("no disk of its own can be made here")
+    finished = subprocess.run(
+        [*inside, f"{mount} && exec '{sys.executable}' -c \"$0\" '{disk / 's.h5'}'", code],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+        check=False,
+    )
+    assert finished.returncode == 1, finished.stderr  # not that of a signal
+    assert "OutputUnwritable: The store must be writable" in finished.stderr
+    assert "Exception ignored" not in finished.stderr
 
 
 def test_remove_store_takes_the_parts_along(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +39,9 @@ def lock_store(path: Path) -> Iterator[None]:
         except OSError as problem:
             raise OutputUnwritable(
                 f"The store's folder must be writable. Creating '{path}' failed: {problem}.",
-                hint="give --out in a folder where you may write",
+                hint="give a shorter --out"
+                if problem.errno == errno.ENAMETOOLONG
+                else "give --out in a folder where you may write",
             ) from problem
         clear_partials(path)
         for leftover in parts_folder(path).glob("*.partial*"):

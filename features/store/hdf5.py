@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -240,11 +241,12 @@ def write_store_file(
     folder is not writable or the disk is full.
     """
     try:
-        with whole_file(path, sync=True) as partial, _create_unlocked(partial) as file:
+        with whole_file(path, sync=True) as partial, _creating(partial) as file:
             # The table first: what a truncated file loses is then its last frames only.
-            _write_table(file, header, clips, history)
+            datasets = _write_table(file, header, clips, history)
             file.attrs["merged_parts"] = json.dumps(list(merged_parts))
-            file.flush()
+            file.flush()  # before datasets are closed: what fails in that is not raised
+            datasets.clear()
             _write_frames(file, header, sum(clip.n_frames for clip in clips), pieces)
     except StoreDamaged:  # what is copied could not be read
         raise
@@ -283,6 +285,7 @@ def _write_frames(
             f"The pieces must hold the {total_frames} frames that the clip table names. "
             f"Received: {start}."
         )
+    file.flush()
 
 
 def _write_table(
@@ -290,18 +293,21 @@ def _write_table(
     header: StoreHeader,
     clips: Sequence[ClipRecord],
     history: Sequence[dict[str, Any]],
-) -> None:
+) -> list[h5py.Dataset]:
     columns = _lay_out_columns(clips)
     table = file.create_group("clips")
+    datasets = []
     for name in _TEXT_COLUMNS:
         # Bytes, not str: a file name need not be UTF-8 and must come back as it was.
         values = [text.encode("utf-8", "surrogateescape") for text in columns[name]]
         dtype = h5py.string_dtype("utf-8")
-        table.create_dataset(name, data=np.array(values, dtype=object), dtype=dtype)
+        data = np.array(values, dtype=object)
+        datasets.append(table.create_dataset(name, data=data, dtype=dtype))
     for name, (_, kind) in _NUMBER_COLUMNS.items():
-        table.create_dataset(name, data=np.asarray(columns[name], dtype=kind))
+        datasets.append(table.create_dataset(name, data=np.asarray(columns[name], dtype=kind)))
     for name in _present_spans(columns):
-        table.create_dataset(name, data=np.asarray(columns[name], dtype=np.float64))
+        data = np.asarray(columns[name], dtype=np.float64)
+        datasets.append(table.create_dataset(name, data=data))
     header_text = header.to_json()
     history_text = json.dumps(list(history), sort_keys=True)
     file.attrs["format"] = _FORMAT_NAME
@@ -310,6 +316,7 @@ def _write_table(
     file.attrs["fingerprint"] = header.fingerprint
     file.attrs["history"] = history_text
     file.attrs["table_sha256"] = _digest_table(header_text, history_text, columns)
+    return datasets
 
 
 def _lay_out_columns(clips: Sequence[ClipRecord]) -> _Columns:
@@ -422,9 +429,31 @@ def _open_unlocked(path: Path) -> h5py.File:
         return h5py.File(path, "r")
 
 
-def _create_unlocked(path: Path) -> h5py.File:
+@contextmanager
+def _creating(path: Path) -> Iterator[h5py.File]:
     # Nobody else knows of a file that is not in its place yet.
-    return h5py.File(path, "w", locking=False)
+    file = h5py.File(path, "w", locking=False)
+    try:
+        yield file
+        file.close()
+    except BaseException:
+        _write_nowhere(file, path)
+        with suppress(OSError, RuntimeError):
+            file.close()
+        raise
+
+
+def _write_nowhere(file: h5py.File, path: Path) -> None:
+    """Let a file that is given up be closed although the disk is full.
+
+    One that HDF5 cannot close crashes the process when it ends.
+    """
+    # Without files in memory, on other systems, there may be room enough now.
+    with suppress(OSError, AttributeError, ValueError):
+        os.truncate(path, 0)
+        nowhere = os.memfd_create("given-up")
+        os.dup2(nowhere, file.id.get_vfd_handle())
+        os.close(nowhere)
 
 
 def _lock_hint(problem: BaseException) -> str:
@@ -455,5 +484,7 @@ def _require_our_format(file: h5py.File, path: Path) -> None:
 
 
 def _first_line(problem: BaseException) -> str:
+    if reason := re.search(r"error message = '([^']+)'", str(problem)):
+        return reason[1]  # the system's own words, behind much of HDF5's
     text = str(problem).strip().splitlines()
     return text[0].rstrip(".") if text else type(problem).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import glob
 import hashlib
 import json
@@ -216,7 +217,9 @@ def report_unwritable(path: Path) -> Iterator[None]:
     except OSError as problem:
         raise OutputUnwritable(
             f"The output must be writable. Writing '{path}' failed: {problem}.",
-            hint="free disk space, or give a place where you may write",
+            hint="give a shorter name"
+            if problem.errno == errno.ENAMETOOLONG
+            else "free disk space, or give a place where you may write",
         ) from problem
 
 

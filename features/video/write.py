@@ -88,4 +88,4 @@ def writing_video(
     except av.error.FFmpegError as problem:
         if isinstance(problem, MemoryError):
             raise
-        raise OutputUnwritable(f"writing '{target}' failed: {problem.strerror}") from problem
+        raise OutputUnwritable(f"writing the video failed: {problem.strerror}") from problem

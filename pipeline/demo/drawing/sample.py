@@ -248,9 +248,15 @@ def write_clip(path: Path, frames: Sequence[FrameArray], *, room: Path) -> None:
     partial = room / path.name
     with report_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with writing_video(partial, _FPS) as write:
-            for frame in frames:
-                write(frame)
+        try:
+            with writing_video(partial, _FPS) as write:
+                for frame in frames:
+                    write(frame)
+        except OutputUnwritable as problem:
+            raise OutputUnwritable(
+                f"A sample needs room for its clips. Drawing '{path}': {problem.message}.",
+                hint="free disk space, or give another folder",
+            ) from problem
         partial.replace(path)
 
 
