@@ -260,6 +260,8 @@ def test_other_settings_are_refused(finished: Comparison, store_path: Path) -> N
     other = {**QUICK, "fit": FitOptions(epochs=5, learning_rate=0.02)}
     with pytest.raises(OutputExists, match=r"epochs: 4, asked 5.*--overwrite"):
         compare_heads(store_path, finished.path, **other)
+    with pytest.raises(OutputExists, match=r"other settings \(other splits; seed: 0, asked 5\)"):
+        compare_heads(store_path, finished.path, **{**QUICK, "seed": 5})
 
 
 def test_foreign_folder_is_left_alone(store_path: Path, tmp_path: Path) -> None:

@@ -377,3 +377,13 @@ def test_a_head_that_has_changed_is_trained_again(tmp_path: Path) -> None:
     assert "other settings (head_source: " in refused.stderr
     again = json.loads(run_process(tmp_path, *compare).stdout)
     assert (again["n_trials"], again["n_reused"]) == (4, 2)
+
+
+def test_help_names_what_plug_ins_register(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN_HEAD + OWN_FORMAT)
+    for command, named in [("train-head", "own-mean"), ("export-embeddings", "lines")]:
+        for given in (("--plugin", "own.py", "--help"), ("--help",)):
+            environment = {} if len(given) > 1 else {"FRAMEHEAD_PLUGINS": "own.py"}
+            shown = run_process(tmp_path, command, *given, **environment)
+            assert shown.returncode == 0, shown.stderr
+            assert named in " ".join(shown.stdout.split())

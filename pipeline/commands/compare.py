@@ -11,6 +11,7 @@ from features.system.text import format_count, format_table, printable
 from pipeline.commands.console import (
     HEAD_HELP,
     PATH,
+    NamingOption,
     ProgressBar,
     common_options,
     describe_clips,
@@ -36,7 +37,9 @@ from pipeline.training.options import FitOptions
     default="mean-linear,mean-linear:motion,lstm,gru",
     show_default=True,
     metavar="NAME,NAME...",
-    help=f"Any of: {', '.join(HEADS)}. {HEAD_HELP}",
+    cls=NamingOption,
+    names=HEADS,
+    help="Any of: {names}. " + HEAD_HELP,
 )
 @click.option(
     "--seeds", type=int, default=3, show_default=True, help="Number of seeds per head and split."

@@ -131,6 +131,26 @@ def overwrite_option(what: str) -> Callable[[_Command], _Command]:
     return click.option("--overwrite", is_flag=True, help=what)
 
 
+class NamingOption(click.Option):
+    """An option whose help names what is registered when help is asked for, plug-ins' too.
+
+    "{names}" in its help stands for names with commas, in its metavar for names with bars.
+    """
+
+    def __init__(self, *arguments: Any, names: Collection[str], **settings: Any) -> None:
+        self.names, self.template = names, settings["help"]
+        self.metavar_template = settings.get("metavar")
+        super().__init__(*arguments, **settings)
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return the flag and the help with the names of now; see `click.Option`."""
+        load_plugins()  # those of the environment, which nobody may have loaded before --help
+        self.help = self.template.replace("{names}", ", ".join(self.names))
+        if self.metavar_template:
+            self.metavar = self.metavar_template.replace("{names}", "|".join(self.names))
+        return super().get_help_record(ctx)
+
+
 class ErrorGroup(click.Group):
     """Turns framehead's errors into one line, a hint and the right exit code."""
 

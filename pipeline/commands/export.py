@@ -8,7 +8,13 @@ from pathlib import Path
 import click
 
 from features.system.text import format_count, printable
-from pipeline.commands.console import PATH, common_options, overwrite_option, print_result
+from pipeline.commands.console import (
+    PATH,
+    NamingOption,
+    common_options,
+    overwrite_option,
+    print_result,
+)
 from pipeline.export.export import ExportLevel, ExportSummary, export_embeddings
 from pipeline.export.formats import FORMATS
 
@@ -18,7 +24,9 @@ from pipeline.export.formats import FORMATS
 @click.option("--out", type=PATH, required=True, help="File to write; for the projector, a folder.")
 @click.option(
     "--format",
-    metavar=f"[{'|'.join(FORMATS)}]",  # no fixed choice: plug-ins add to it
+    cls=NamingOption,
+    names=FORMATS,
+    metavar="[{names}]",  # no fixed choice: plug-ins add to it
     help="Format of the output.  [default: the one that the suffix of --out names]",
 )
 @click.option(

@@ -12,6 +12,7 @@ from pipeline.commands.console import (
     HEAD_HELP,
     PATH,
     EpochLine,
+    NamingOption,
     common_options,
     describe_clips,
     list_labels,
@@ -35,7 +36,9 @@ from pipeline.training.train import train_head
     "--head",
     default="lstm",
     show_default=True,
-    help=f"One of: {', '.join(HEADS)}. {HEAD_HELP}",
+    cls=NamingOption,
+    names=HEADS,
+    help="One of: {names}. " + HEAD_HELP,
 )
 @options_from(SplitOptions, "split")
 @seed_option
