@@ -1,8 +1,8 @@
 from .backbone.weights import BackboneOptions as BackboneOptions
+from .clips.annotations import Annotation as Annotation
+from .clips.annotations import AnnotationFile as AnnotationFile
+from .clips.annotations import Annotations as Annotations
 from .clips.discover import FolderOptions as FolderOptions
-from .clips.formats import Annotation as Annotation
-from .clips.formats import AnnotationFile as AnnotationFile
-from .clips.formats import Annotations as Annotations
 from .clips.formats import register_annotation_format as register_annotation_format
 from .clips.summary import ClassCount as ClassCount
 from .clips.summary import FolderSummary as FolderSummary

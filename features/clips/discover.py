@@ -7,13 +7,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from features.clips.formats import (
+from features.clips.annotations import (
     Annotation,
     AnnotationFile,
     read_annotation_text,
-    read_annotations,
     read_columns,
 )
+from features.clips.formats import read_annotations
 from features.clips.groups import infer_groups, match_groups, show_regex
 from features.clips.layout import is_split_word, name_parts, read_layout
 from features.clips.walk import (
