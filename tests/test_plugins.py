@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -387,3 +389,56 @@ def test_help_names_what_plug_ins_register(tmp_path: Path) -> None:
             shown = run_process(tmp_path, command, *given, **environment)
             assert shown.returncode == 0, shown.stderr
             assert named in " ".join(shown.stdout.split())
+
+
+@pytest.mark.parametrize("name", ["own-mean", "mean-linear"])
+def test_results_are_kept_only_for_the_same_source_versions_and_backend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    script = f"from pipeline.heads.registry import source_of; print(source_of({name!r}))"
+
+    def ask(**environment: str) -> dict[str, str]:
+        text = "from features.system.plugins import load_plugins; load_plugins(['own_head.py'])\n"
+        finished = subprocess.run(
+            [sys.executable, "-c", text + script],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found: dict[str, str] = ast.literal_eval(finished.stdout)
+        return found
+
+    plugin = tmp_path / "own_head.py"
+    plugin.write_text(OWN_HEAD)
+    first = ask()
+    assert first == ask()
+    assert first["backend"].startswith("tensorflow 2.")
+    assert ask(KERAS_BACKEND="jax")["backend"].startswith("jax ")
+    # A helper beside the head counts; that of a user's file does not change heads of ours.
+    plugin.write_text(OWN_HEAD + "\n\ndef helper():\n    return 1\n")
+    assert (ask()["head_source"] == first["head_source"]) == (name == "mean-linear")
+
+
+def test_changed_files_of_our_own_heads_are_noticed(tmp_path: Path) -> None:
+    copied = tmp_path / "copy"
+    for package in ("features", "pipeline"):
+        shutil.copytree(ROOT / package, copied / package, ignore=shutil.ignore_patterns("builtin"))
+
+    def ask() -> str:
+        script = "from pipeline.heads.registry import source_of; print(source_of('lstm'))"
+        finished = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=copied,
+            env={**os.environ, "PYTHONPATH": str(copied)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return finished.stdout
+
+    before = ask()
+    layers = copied / "pipeline" / "heads" / "layers.py"
+    layers.write_text(layers.read_text() + "\n# changed\n")
+    assert ask() != before

@@ -51,7 +51,7 @@ def test_answers_of_windows_are_joined_as_asked() -> None:
         join_windows(answers, owners, "mean"), [[0.5, 0.5], [0.3, 0.7]], atol=1e-6
     )
     np.testing.assert_allclose(
-        join_windows(answers, owners, "vote"), [[1 / 3, 2 / 3], [0.0, 1.0]], atol=1e-6
+        join_windows(answers, owners, "vote"), [[1 / 3, 2 / 3], [0.3, 0.7]], atol=1e-6
     )
     np.testing.assert_allclose(
         join_windows(answers, owners, "max"), [[9 / 17, 8 / 17], [0.3, 0.7]], atol=1e-6
@@ -59,6 +59,23 @@ def test_answers_of_windows_are_joined_as_asked() -> None:
     whole = np.arange(4)
     assert join_windows(answers, whole, "vote") is answers  # whole clips keep their probabilities
     np.testing.assert_allclose(average_windows(answers, owners)[0], [0.5, 0.5], atol=1e-6)
+
+
+def test_vote_is_the_same_in_any_batch_and_settles_ties_by_probability() -> None:
+    answers = np.array(
+        [[0.6, 0.4, 0.0], [0.1, 0.9, 0.0], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5]], dtype=np.float32
+    )
+    owners = np.array([0, 0, 1, 1])
+    together = join_windows(answers, owners, "vote")
+    # One vote each: the first clip by 1.3 against 0.7, the second by 0.7 to 0.7, the first class.
+    assert together.argmax(axis=1).tolist() == [1, 0]
+    np.testing.assert_allclose(together, [[0.5, 0.5, 0], [0.5, 0, 0.5]], atol=0.001)
+    for clip in (0, 1):
+        alone = join_windows(answers[owners == clip], np.zeros(2, dtype=np.int64), "vote")
+        np.testing.assert_array_equal(alone[0], together[clip])
+    # A clip of one window keeps its probabilities, whether or not longer ones are beside it.
+    beside = join_windows(answers[:3], np.array([0, 0, 1]), "vote")
+    np.testing.assert_array_equal(beside[1], answers[2])
 
 
 def test_shared_sequences_are_the_same_and_leave_nothing(tmp_path: Path) -> None:

@@ -32,9 +32,14 @@ def opencv_package() -> str:
     return next(filter(is_installed, _OPENCV_PACKAGES), _OPENCV_PACKAGES[0])
 
 
+def keras_backend() -> str:
+    """Return what Keras computes with, as its environment variable says."""
+    return os.environ.get("KERAS_BACKEND", "tensorflow")
+
+
 def describe_environment() -> dict[str, Any]:
     """Say what runs here: ``created`` (ISO 8601, UTC), ``platform``, ``versions``."""
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    backend = keras_backend()
     packages = ("framehead", "keras", "numpy", "h5py", "scikit-learn", backend)
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

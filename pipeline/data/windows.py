@@ -8,6 +8,9 @@ from features.records import IntArray
 from pipeline.data.sequences import Float32Array, Sequences
 from pipeline.heads.registry import Aggregate
 
+# Of a vote: what settles a tie.
+_TIE_WEIGHT = 0.001
+
 
 def cut_windows(sequences: Sequences, window: int | None) -> tuple[Sequences, IntArray]:
     """Cut clips into windows, and tell the clip that each window is of.
@@ -43,11 +46,23 @@ def join_windows(probabilities: Float32Array, owners: IntArray, how: Aggregate) 
     if how == "mean":
         return average_windows(probabilities, owners)
     if how == "vote":
-        votes = np.eye(probabilities.shape[1], dtype=np.float32)[probabilities.argmax(axis=1)]
-        return average_windows(votes, owners)
+        return _count_votes(probabilities, owners)
     largest = np.maximum.reduceat(probabilities, first_windows(owners), axis=0)
     rows: Float32Array = (largest / largest.sum(axis=1, keepdims=True)).astype(np.float32)
     return rows
+
+
+def _count_votes(probabilities: Float32Array, owners: IntArray) -> Float32Array:
+    """Give each class its share of a clip's windows; a clip of one keeps its probabilities."""
+    votes = np.eye(probabilities.shape[1], dtype=np.float32)[probabilities.argmax(axis=1)]
+    shares, means = average_windows(votes, owners), average_windows(probabilities, owners)
+    n_windows = np.bincount(owners)[:, np.newaxis]
+    leads = np.isclose(shares, shares.max(axis=1, keepdims=True))
+    is_tied = leads.sum(axis=1, keepdims=True) > 1
+    # Of classes with equally many votes the mean probability decides, by less than a vote.
+    shares = shares + is_tied * _TIE_WEIGHT / n_windows * means
+    rows: Float32Array = np.where(n_windows == 1, means, shares / shares.sum(axis=1, keepdims=True))
+    return rows.astype(np.float32)
 
 
 def average_windows(values: Float32Array, owners: IntArray) -> Float32Array:

@@ -16,6 +16,7 @@ from features.errors import HeadUnknown, OptionInvalid
 from features.system.files import digest_json, hash_file
 from features.system.keras import import_keras
 from features.system.plugins import load_again, require_own_name
+from features.system.versions import keras_backend, package_version
 
 HeadInput = Literal["appearance", "motion", "both", "centred"]
 Aggregate = Literal["mean", "max", "vote"]
@@ -48,7 +49,7 @@ class HeadOptions:
     aggregate : {"mean", "max", "vote"}, default "mean"
         How the windows of a clip are combined into one prediction. The mean of their
         probabilities, the largest probability of each class, or the share of windows that name
-        it.
+        it, ties by the mean probability.
 
     Raises
     ------
@@ -223,16 +224,31 @@ def parse_head(name: str) -> tuple[HeadKind, HeadInput]:
 
 
 def source_of(name: str) -> dict[str, str]:
-    """Say what a user's own head is made of: the SHA-256 of its file. Ours change by version."""
+    """Say what decides a head beside its name and options.
+
+    The SHA-256 of the file that registers it, helpers beside it included; of ours, that of all
+    files of this folder. Then the Keras backend and its version: they train other heads.
+    """
     kind, _ = parse_head(name)
+    backend = keras_backend()
+    return {
+        "head_source": _hash_source(kind),
+        "framehead": package_version("framehead"),
+        "keras": package_version("keras"),
+        "backend": f"{backend} {package_version(backend)}",
+    }
+
+
+def _hash_source(kind: HeadKind) -> str:
     if kind.is_ours:
-        return {}
+        files = sorted(Path(__file__).parent.glob("*.py"))
+        return digest_json([[path.name, hash_file(path)] for path in files])
     file = getattr(sys.modules[kind.module], "__file__", None)
     if file and Path(file).is_file():
-        return {"head_source": hash_file(Path(file))}
+        return hash_file(Path(file))
     with suppress(OSError, TypeError):  # in a notebook
-        return {"head_source": digest_json(inspect.getsource(kind.build))}
-    return {"head_source": ""}
+        return digest_json(inspect.getsource(kind.build))
+    return ""
 
 
 @register_head("mean-linear", dropout=0.5, logits_start="zeros")
