@@ -182,6 +182,7 @@ def _finish_clip(end: ClipEnd, rows: list[ClipRows], sampling: FrameSampling) ->
     record = ClipRecord(
         clip_id=clip.clip_id,
         label=clip.label,
+        labels=clip.labels,
         group=clip.group,
         split=clip.split,
         status="failed" if end.failure else "done",

@@ -24,12 +24,35 @@ TimeUnit = Literal["seconds", "frames"]
 VectorDtype = Literal["float16", "float32"]
 Decoder = Literal["pyav", "opencv"]
 
+# Between the names of several classes where they are one text.
+LABEL_JOINT = ";"
+
 # Pixels differ between them where OpenCV is wrong: interlaced, damaged and odd files.
 DECODER_NAMES: dict[Decoder, str] = {"pyav": "PyAV", "opencv": "OpenCV (before PyAV)"}
 
 
+class _Labelled:
+    """What may have one class, several, or none that is known."""
+
+    __slots__ = ()
+    label: str
+    labels: tuple[str, ...] | None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes of the clip, however many."""
+        if self.labels is not None:
+            return self.labels
+        return (self.label,) if self.label else ()
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether somebody said which classes the clip has, and be it none of them."""
+        return self.labels is not None or self.label != ""
+
+
 @dataclass(frozen=True, slots=True)
-class Clip:
+class Clip(_Labelled):
     """One video file of a folder, or a span of one.
 
     Attributes
@@ -41,7 +64,7 @@ class Clip:
     path : Path
         The video file.
     label : str
-        Class name; empty if unknown.
+        Class name; empty if unknown. The names of several are joined by ";".
     group : str
         Source video, person or camera that several clips share; empty if unknown.
     split : str
@@ -51,6 +74,9 @@ class Clip:
         file, for a span without an end, and where the span is given in frames.
     start_frame, end_frame : int or None
         The span as frame numbers from 0, the end excluded; None where it is given in seconds.
+    labels : tuple of str or None
+        Where clips may have several classes: those of this one, sorted; empty if it has none of
+        them. None if they are unknown, and where every clip has one class.
     """
 
     clip_id: str
@@ -62,6 +88,7 @@ class Clip:
     end_seconds: float | None = None
     start_frame: int | None = None
     end_frame: int | None = None
+    labels: tuple[str, ...] | None = None
 
     @property
     def is_span(self) -> bool:
@@ -218,7 +245,7 @@ class VideoFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class ClipRecord:
+class ClipRecord(_Labelled):
     """One row of a store's clip table.
 
     Attributes
@@ -242,6 +269,8 @@ class ClipRecord:
     start_seconds, end_seconds : float or None
         The span of the file that the clip is; None for a whole file, an end that is the file's,
         and a failed clip whose span was given in frames.
+    labels : tuple of str or None
+        As in `Clip`.
     """
 
     clip_id: str
@@ -257,6 +286,7 @@ class ClipRecord:
     is_current: bool = True
     start_seconds: float | None = None
     end_seconds: float | None = None
+    labels: tuple[str, ...] | None = None
 
     @property
     def file_id(self) -> str:

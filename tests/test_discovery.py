@@ -140,7 +140,7 @@ def test_csv_names_the_clips_exactly(tmp_path: Path) -> None:
         ("path,lable\na.avi,x\n", "columns .* are named path, label, .* has 'lable'"),
         ("path,label\na.avi,x,y,z\n", "has 2 fields, as its first line. .* line 2 has more"),
         ("path,label\n,jump\n", "needs a path. .* line 2 has none"),
-        ("path,label\na.avi,x\na.avi,y\n", "names each file once. .* line 3 repeats 'a.avi'"),
+        ("path,label\na.avi,x\na.avi,x\n", "names each file once. .* line 3 repeats 'a.avi'"),
         ("path\n../secret.avi\n", "lie inside VIDEOS. .* names '../secret.avi'"),
         ("path,split\na.avi,holdout\n", "train, val, test or empty. .* split='holdout'"),
     ],

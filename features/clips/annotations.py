@@ -15,6 +15,8 @@ from typing import Any
 from features.errors import ManifestError, OptionInvalid
 from features.records import TimeUnit
 
+# What --label-separator says where every clip has one class.
+ONE_LABEL = "none"
 ROLES = ("path", "label", "group", "split", "start", "end", "fps")
 # Names of columns that need no --columns, as `squash` writes them; where several are there for
 # the path, the first one counts.
@@ -55,6 +57,8 @@ class Annotation:
         Of `start` and `end`.
     where : str
         Place in the file, for messages.
+    labels : tuple of str or None
+        Several classes, or none of them, instead of the one in `label`.
     """
 
     path: str
@@ -65,6 +69,7 @@ class Annotation:
     end: float | None = None
     unit: TimeUnit = "seconds"
     where: str = ""
+    labels: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,8 @@ class AnnotationFile:
         What ``--time-unit`` says.
     find : callable
         Lists the video files that a path may mean.
+    label_separator : str or None
+        What ``--label-separator`` says.
     """
 
     path: Path
@@ -107,6 +114,7 @@ class AnnotationFile:
     columns: Mapping[str, str] = field(default_factory=dict)
     time_unit: TimeUnit = "seconds"
     find: Callable[[str], list[str]] = lambda path: []
+    label_separator: str | None = None
 
     @cached_property
     def lines(self) -> tuple[tuple[int, str], ...]:
@@ -202,6 +210,16 @@ def read_annotation_text(path: Path) -> str:
             f"An annotation file is text in UTF-8 or UTF-16. '{path}' is not: {problem}.",
             hint="save it as CSV UTF-8",
         ) from problem
+
+
+def read_separator(given: str | None) -> str | None:
+    """Check ``--label-separator``: a text, "none", or None for what the cells say."""
+    if given is not None and not given.strip():
+        raise OptionInvalid(
+            f"--label-separator is a text such as ';', or {ONE_LABEL}. Received: {given!r}.",
+            hint="leave it out to have it found",
+        )
+    return given
 
 
 def read_columns(given: str | Mapping[str, str] | None) -> dict[str, str]:

@@ -85,6 +85,7 @@ def update_row(row: ClipRecord, clips: Mapping[str, Clip], moved: Mapping[str, s
         row,
         clip_id=clip.clip_id,
         label=clip.label,
+        labels=clip.labels,
         group=clip.group,
         split=clip.split,
         is_current=True,

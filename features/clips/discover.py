@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from features.clips.annotations import (
+    ONE_LABEL,
     Annotation,
     AnnotationFile,
     read_annotation_text,
     read_columns,
+    read_separator,
 )
 from features.clips.formats import read_annotations
 from features.clips.groups import infer_groups, match_groups, show_regex
@@ -26,7 +28,14 @@ from features.clips.walk import (
     read_suffixes,
 )
 from features.errors import LayoutUnclear, ManifestError, NoClips, OptionInvalid, VideosNotFound
-from features.records import Clip, Discovery, IgnoredFile, TimeUnit, split_clip_id
+from features.records import (
+    LABEL_JOINT,
+    Clip,
+    Discovery,
+    IgnoredFile,
+    TimeUnit,
+    split_clip_id,
+)
 from features.system.text import format_count, printable
 
 FOLDER_LABELS = "folder"
@@ -49,6 +58,9 @@ class FolderOptions:
         empty name leaves a column out.
     time_unit : {"seconds", "frames"}, default "seconds"
         Unit of the times in the columns start and end.
+    label_separator : str, optional
+        What separates several classes in one cell of the annotation file; none if every clip has
+        one class. By default ; or |, or a comma between classes that other cells name as well.
     group_regex : str, optional
         Regular expression whose first parenthesis names the group in a clip's path. By default
         read off file names as in UCF101, KTH, HMDB51, NTU and Kinetics, if all follow one of
@@ -71,6 +83,7 @@ class FolderOptions:
         default=None, metadata={"metavar": "ROLE=NAME,..."}
     )
     time_unit: TimeUnit = "seconds"
+    label_separator: str | None = field(default=None, metadata={"metavar": f"TEXT|{ONE_LABEL}"})
     group_regex: str | None = field(default=None, metadata={"metavar": "REGEX"})
     no_groups: bool = False
     suffixes: str | Collection[str] | None = field(default=None, metadata={"metavar": "SUFFIX,..."})
@@ -82,13 +95,19 @@ class FolderOptions:
                 "--no-groups and --group-regex exclude each other. Received: both.",
                 hint="leave one of them out",
             )
-        if self.labels_file is None and (self.columns is not None or self.time_unit != "seconds"):
-            name = "--columns" if self.columns is not None else "--time-unit"
+        about_files = {
+            "--columns": self.columns is not None,
+            "--time-unit": self.time_unit != "seconds",
+            "--label-separator": self.label_separator is not None,
+        }
+        if self.labels_file is None and any(about_files.values()):
+            name = next(name for name, is_given in about_files.items() if is_given)
             raise OptionInvalid(
                 f"{name} is about an annotation file. Received: {name} without one.",
                 hint="give --labels FILE as well",
             )
         read_columns(self.columns)
+        read_separator(self.label_separator)
         read_suffixes(self.suffixes)
 
     @property
@@ -164,6 +183,7 @@ def _clips_from_file(
         read_columns(options.columns),
         options.time_unit,
         finder.find,
+        options.label_separator,
     )
     form, said = read_annotations(file)
     if not said.rows:
@@ -175,21 +195,31 @@ def _clips_from_file(
     parts = _name_parts(said.rows)
     found = {row.path: finder.find(row.path) for row in said.rows}
     clips: dict[str, Clip] = {}
+    repeated: dict[str, None] = {}
     for row in said.rows:
         clip = _make_clip(root, finder, found[row.path], row, parts.get(row.split, ""))
         _require_text(row, is_found=bool(found[row.path]))
         before = clips.get(clip.clip_id)
         if before is not None:
-            raise _repeated(row, clip, before)
+            clip = _add_labels(row, clip, before, options.label_separator)
+            repeated[clip.clip_id] = None
         clips[clip.clip_id] = clip
-    clips = _group_with_spans(clips)
+    clips = _group_with_spans(_settle_labels(clips))
     detail = f" ({said.detail})" if said.detail else ""
     missing = sorted({str(clip.path) for clip in clips.values() if not clip.path.exists()})
     notes = said.notes
     if missing:
         text = f"{format_count(len(missing), 'listed file')} missing from '{root}'"
         notes = (*notes, f"{text}, such as '{missing[0]}'")
-    labels = {clip.label for clip in clips.values()}
+    if repeated:
+        example = clips[next(iter(repeated))]
+        notes = (
+            *notes,
+            f"{format_count(len(repeated), 'clip')} in several rows, which have the classes of "
+            f"all of them, such as '{example.clip_id}': {', '.join(example.classes)}; "
+            f"--label-separator {ONE_LABEL} refuses that",
+        )
+    labels = {label for clip in clips.values() for label in clip.classes}
     spellings = {fold_name(label): label for label in labels}
     alike = sorted(label for label in labels if spellings[fold_name(label)] != label)
     if alike:
@@ -214,7 +244,8 @@ def _group_with_spans(clips: Mapping[str, Clip]) -> dict[str, Clip]:
 
 def _require_text(row: Annotation, *, is_found: bool) -> None:
     """Refuse bytes that are not UTF-8, except in the name of a file that is there."""
-    for value in (row.label, row.group, *(() if is_found else (row.path,))):
+    labels = (row.label, *(row.labels or ()))
+    for value in (*labels, row.group, *(() if is_found else (row.path,))):
         if any("\udc80" <= char <= "\udcff" for char in value):
             raise ManifestError(
                 f"An annotation file is text in UTF-8 or UTF-16. {row.where} has "
@@ -239,8 +270,11 @@ def _make_clip(
             f"which is outside of '{root}'.",
             hint="write paths relative to the video folder",
         )
-    label = unicodedata.normalize("NFC", row.label)
-    clip = Clip(file_id, root / file_id, label, row.group, split)
+    named = row.labels
+    if named is None and row.label:
+        named = (row.label,)
+    labels = None if named is None else tuple(unicodedata.normalize("NFC", n) for n in named)
+    clip = Clip(file_id, root / file_id, "", row.group, split, labels=labels)
     if row.start is None:
         return clip
     if row.end is not None and row.end <= row.start:
@@ -266,15 +300,42 @@ def _write_seconds(value: float) -> str:
     return f"{text}0" if text.endswith(".") else text
 
 
-def _repeated(row: Annotation, clip: Clip, before: Clip) -> ManifestError:
+def _add_labels(row: Annotation, clip: Clip, before: Clip, separator: str | None) -> Clip:
+    """Give a clip the classes of two rows; ManifestError if one of them says nothing new."""
     what = "each span once" if clip.is_span else "each file once"
-    labels = f", as '{before.label}' and as '{clip.label}'" if before.label != clip.label else ""
-    return ManifestError(
-        f"An annotation file names {what}. {row.where} repeats '{row.path}'{labels}.",
-        hint="several clips of one file have different values in the columns start and end"
-        if not clip.is_span
-        else "delete one of the rows",
-    )
+    if separator == ONE_LABEL or not set(clip.classes) - set(before.classes) or not before.classes:
+        one, other = (LABEL_JOINT.join(item.classes) for item in (before, clip))
+        labels = f", as '{one}' and as '{other}'" if one != other else ""
+        raise ManifestError(
+            f"An annotation file names {what}. {row.where} repeats '{row.path}'{labels}.",
+            hint="several clips of one file have different values in the columns start and end"
+            if not clip.is_span
+            else "delete one of the rows",
+        )
+    if (clip.group, clip.split) != (before.group, before.split):
+        raise ManifestError(
+            "Rows of one clip that give it several classes have the same group and split. "
+            f"{row.where} has group '{clip.group}', split '{clip.split}' for '{row.path}', a row "
+            f"before '{before.group}', '{before.split}'."
+        )
+    return replace(before, labels=(*before.classes, *clip.classes))
+
+
+def _settle_labels(clips: Mapping[str, Clip]) -> dict[str, Clip]:
+    """Give every clip its one class, or all of them several if any has not exactly one."""
+    labels = {
+        clip_id: None if clip.labels is None else tuple(sorted(set(clip.labels)))
+        for clip_id, clip in clips.items()
+    }
+    is_single = all(named is None or len(named) == 1 for named in labels.values())
+    return {
+        clip_id: replace(
+            clip,
+            label=LABEL_JOINT.join(labels[clip_id] or ()),
+            labels=None if is_single else labels[clip_id],
+        )
+        for clip_id, clip in clips.items()
+    }
 
 
 def _name_parts(rows: Collection[Annotation]) -> dict[str, str]:
@@ -303,7 +364,7 @@ def _drop_twins(
         other = kept.setdefault((real, span), clip)
         if other is clip:
             continue
-        if (other.label, other.split) != (clip.label, clip.split):
+        if (other.labels, other.label, other.split) != (clip.labels, clip.label, clip.split):
             raise LayoutUnclear(
                 f"A file is one clip, of one class and in one part. '{clip.clip_id}' "
                 f"({_describe(clip)}) is {how}, and '{other.clip_id}' is of {_describe(other)}.",

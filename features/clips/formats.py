@@ -22,7 +22,7 @@ from features.clips.annotations import (
     role_of,
     squash,
 )
-from features.clips.tables import read_table, read_time
+from features.clips.tables import divide_labels, read_table, read_time
 from features.clips.walk import VIDEO_SUFFIXES
 from features.errors import ManifestError
 from features.system.text import format_count
@@ -134,10 +134,14 @@ def read_plain_list(file: AnnotationFile) -> Annotations | None:
     if _has_path_column(file) or not _is_path(file, cells[0][1][0]) or 2 * n_paths < len(cells):
         return None
     names = _read_label_map(file, [(row[0], row[1]) for _, row in cells])
-    rows = (
-        Annotation(row[0], names.get(row[1], row[1]), where=file.where(line)) for line, row in cells
+    rows, divided, notes = divide_labels(
+        file,
+        [
+            Annotation(row[0], names.get(row[1], row[1]), where=file.where(line))
+            for line, row in cells
+        ],
     )
-    return Annotations(tuple(rows), *_name_labels(file, names))
+    return Annotations(rows, f"{_name_labels(file, names)}{divided}", notes)
 
 
 @register_annotation_format("mmaction2", "a list of paths, each with a label behind a space")
@@ -147,20 +151,16 @@ def read_list(file: AnnotationFile) -> Annotations | None:
     pairs = [pair for _, pair in found if pair]
     if not pairs or len(pairs) < len(found):
         return None
+    numbers = [(path, number) for path, label in pairs for number in _list_numbers(label)]
+    names = _read_label_map(file, numbers)
+    annotations = []
     for number, pair in found:
-        if pair and re.fullmatch(r"\d+(?:\s+\d+)+", pair[1]):
-            raise ManifestError(
-                "A line of a list has one label. "
-                f"{file.where(number)} has '{pair[1]}' behind '{pair[0]}'.",
-                hint="write a CSV with the columns path, label, and one label for each path",
-            )
-    names = _read_label_map(file, pairs)
-    rows = tuple(
-        Annotation(pair[0], names.get(pair[1], pair[1]), where=file.where(number))
-        for number, pair in found
-        if pair
-    )
-    return Annotations(rows, *_name_labels(file, names))
+        if pair:
+            labels = tuple(names.get(label, label) for label in _list_numbers(pair[1]))
+            row = Annotation(pair[0], labels[0], where=file.where(number))
+            annotations.append(row if len(labels) == 1 else replace(row, label="", labels=labels))
+    rows, divided, notes = divide_labels(file, annotations)
+    return Annotations(rows, f"{_name_labels(file, names)}{divided}", notes)
 
 
 @register_annotation_format(
@@ -184,7 +184,7 @@ def read_rawframes_list(file: AnnotationFile) -> Annotations | None:
             start = float(match[2])
             row = replace(row, start=start, end=start + float(match[3]), unit="frames")
         rows.append(row)
-    return Annotations(tuple(rows), *_name_labels(file, names))
+    return Annotations(tuple(rows), _name_labels(file, names))
 
 
 @register_annotation_format("ucf101", "a list of UCF101")
@@ -452,9 +452,13 @@ def _read_label_map(file: AnnotationFile, rows: Sequence[tuple[str, str]]) -> di
     if not numbers <= names.keys():
         return {}
     known = {squash(name) for name in names.values()}
+    numbers_of: dict[str, list[str]] = {}
     for path, number in rows:
+        numbers_of.setdefault(path, []).append(number)
+    for path, (number, *others) in numbers_of.items():
         folders = {squash(part) for part in PurePosixPath(path.replace("\\", "/")).parts[:-1]}
-        if folders & known and squash(names[number]) not in folders:
+        own = {squash(names[given]) for given in (number, *others)}
+        if folders & known and not folders & own:
             raise ManifestError(
                 f"A list and the names of its classes count from the same number. '{found}' calls "
                 f"{number} '{names[number]}', but '{file.path}' gives it to '{path}'.",
@@ -469,9 +473,14 @@ def _find_label_map(file: AnnotationFile) -> Path | None:
     return next(iter(maps)) if len(maps) == 1 else None
 
 
-def _name_labels(file: AnnotationFile, names: Mapping[str, str]) -> tuple[str]:
+def _name_labels(file: AnnotationFile, names: Mapping[str, str]) -> str:
     found = _find_label_map(file)
-    return (f"names from '{found.name}'" if names and found else "labels as they stand there",)
+    return f"names from '{found.name}'" if names and found else "labels as they stand there"
+
+
+def _list_numbers(label: str) -> list[str]:
+    """Divide the numbers of several classes; anything else is one label."""
+    return label.split() if re.fullmatch(r"\d+(?:\s+\d+)+", label) else [label]
 
 
 def _read_action_list(file: AnnotationFile) -> dict[str, str]:

@@ -43,7 +43,7 @@ def infer_groups(clips: Sequence[Clip]) -> InferredGroups:
 
     A few names that only look like a scheme are no reason to believe in it.
     """
-    judged = [clip for clip in clips if clip.label] or list(clips)
+    judged = [clip for clip in clips if clip.is_labelled] or list(clips)
     nearly = ""
     for scheme, pattern in _GROUP_PATTERNS.items():
         found = {

@@ -10,7 +10,7 @@ from features.records import Clip, Discovery
 
 @dataclass(frozen=True, slots=True)
 class ClassCount:
-    """How many clips and groups a class has.
+    """How many clips and groups a class has; a clip of several classes counts in each.
 
     Attributes
     ----------
@@ -42,6 +42,8 @@ class FolderSummary:
     clips, groups : int
     unlabelled : int
         Clips without a label.
+    several, nothing : int or None
+        Clips of several classes, and of none of them; None where every clip has one.
     labels_from, groups_from : str
         What gave labels and groups, for people.
     notes : tuple of str
@@ -55,6 +57,8 @@ class FolderSummary:
     labels_from: str
     groups_from: str
     notes: tuple[str, ...]
+    several: int | None = None
+    nothing: int | None = None
 
     @property
     def has_splits(self) -> bool:
@@ -66,13 +70,20 @@ def summarise_folder(found: Discovery) -> FolderSummary:
     """Count what `features.clips.discover.discover_clips` found."""
     members: dict[str, list[Clip]] = {}
     for clip in found.clips:
-        members.setdefault(clip.label, []).append(clip)
+        for label in clip.classes:
+            members.setdefault(label, []).append(clip)
+    unlabelled = [clip for clip in found.clips if not clip.is_labelled]
+    if unlabelled:
+        members[""] = unlabelled
+    is_multilabel = any(clip.labels is not None for clip in found.clips)
     labels = sorted(members, key=lambda label: (not label, label))
     return FolderSummary(
         classes=tuple(_count(label, members[label]) for label in labels),
         clips=len(found.clips),
         groups=len({clip.group for clip in found.clips} - {""}),
-        unlabelled=len(members.get("", ())),
+        unlabelled=len(unlabelled),
+        several=sum(len(clip.classes) > 1 for clip in found.clips) if is_multilabel else None,
+        nothing=sum(clip.labels == () for clip in found.clips) if is_multilabel else None,
         labels_from=found.labels_from,
         groups_from=found.groups_from,
         notes=found.notes,

@@ -1,14 +1,21 @@
-"""Annotation files that are tables: which column says what, and what is refused as unclear."""
+"""Annotation files that are tables: which column says what, and what is refused as unclear.
+
+Several classes of a clip stand in one cell, or in a column for each class.
+"""
 
 from __future__ import annotations
 
+import ast
 import difflib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from features.clips.annotations import (
     ALIASES,
+    ONE_LABEL,
     ROLES,
     Annotation,
     AnnotationFile,
@@ -19,6 +26,7 @@ from features.clips.annotations import (
 from features.clips.layout import is_split_word
 from features.errors import ManifestError
 from features.records import TimeUnit
+from features.system.text import format_count
 
 _FIRST_COUNTS = ("path",)
 # Names that would change what a row means, had they a role.
@@ -26,7 +34,30 @@ _LIKE_A_BOUND = re.compile(
     r"(?:start|begin|onset|end|stop|offset|finish)(?:ms|msec|millis.*|secs|s|f|frames|idx|index)"
     r"|onset|offset|finish|from|to|t[01]|f[01]"
 )
+# What separates classes: hardly any class has these in its name. Commas are in many.
+_SEPARATORS = (";", "|")
+_LIST = re.compile(r"[\[(].*[\])]")
+_YES, _NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")
 _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d+)?)")
+
+
+@dataclass(frozen=True, slots=True)
+class _LabelCells:
+    """What cells of labels mean.
+
+    Attributes
+    ----------
+    labels : mapping of str to tuple of str
+        By cell; empty if a cell is the name of one class.
+    detail : str
+        How cells were divided, in a few words; empty if they were not.
+    notes : tuple of str
+        What may be a mistake.
+    """
+
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    detail: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def read_table(file: AnnotationFile) -> Annotations | None:
@@ -35,8 +66,18 @@ def read_table(file: AnnotationFile) -> Annotations | None:
     if "path" not in chosen:
         return None
     cells = tuple(file.table)
-    rows = tuple(_read_row(file, chosen, row, where) for where, row in cells)
-    left_out = [name for name in file.header if name and name not in chosen.values()]
+    classes = _choose_class_columns(file, chosen, cells)
+    _require_well_spelt(file, chosen, classes)
+    rows, divided, remarks = divide_labels(
+        file, [_read_row(file, chosen, row, where) for where, row in cells]
+    )
+    if classes:
+        divided = f"; a column for each class: {', '.join(classes)}"
+        rows = tuple(
+            replace(annotation, labels=_read_class_columns(row, classes, where))
+            for annotation, (where, row) in zip(rows, cells, strict=True)
+        )
+    left_out = [name for name in file.header if name and name not in (*chosen.values(), *classes)]
     if "split" not in chosen and "split" not in file.columns:
         _require_no_split(file, left_out, [row for _, row in cells])
     used = ", ".join(
@@ -48,7 +89,19 @@ def read_table(file: AnnotationFile) -> Annotations | None:
         _require_no_rate(file, chosen, rows)
         left_out.append(chosen["fps"])
     notes = (f"columns that say nothing here: {', '.join(left_out)}",) if left_out else ()
-    return Annotations(rows, f"columns {used}", notes)
+    return Annotations(rows, f"columns {used}{divided}", (*notes, *remarks))
+
+
+def divide_labels(
+    file: AnnotationFile, rows: Sequence[Annotation]
+) -> tuple[tuple[Annotation, ...], str, tuple[str, ...]]:
+    """Divide labels that name several classes; also how, to put behind other details, and notes."""
+    cells = _divide_cells({row.label for row in rows}, file.label_separator, where=f"'{file.path}'")
+    divided = (
+        replace(row, labels=cells.labels[row.label]) if row.label in cells.labels else row
+        for row in rows
+    )
+    return tuple(divided), f"; {cells.detail}" if cells.detail else "", cells.notes
 
 
 def read_time(file: AnnotationFile, text: str, where: str) -> float | None:
@@ -80,6 +133,8 @@ def _choose_columns(file: AnnotationFile) -> dict[str, str]:
     for role in ROLES:
         if role in file.columns:
             wanted = file.columns[role]
+            if role == "label" and _name_class_columns(file):
+                continue
             if wanted and fold(wanted) not in by_name:
                 raise ManifestError(
                     f"--columns names columns of the annotation file. '{file.path}' has no "
@@ -103,14 +158,53 @@ def _choose_columns(file: AnnotationFile) -> dict[str, str]:
             f"{' and '.join(map(repr, names))} for {role}.",
             hint=f"--columns {remedy}",
         )
-    _require_well_spelt(file, chosen)
     return chosen
 
 
-def _require_well_spelt(file: AnnotationFile, chosen: Mapping[str, str]) -> None:
+def _name_class_columns(file: AnnotationFile) -> list[str]:
+    """List the columns that ``--columns "label=run|jump"`` names, if there is none of that name."""
+    by_name = {fold(name): name for name in reversed(file.header)}
+    wanted = file.columns.get("label", "")
+    names = [by_name.get(fold(name), "") for name in wanted.split("|")]
+    return names if fold(wanted) not in by_name and len(names) > 1 and all(names) else []
+
+
+def _choose_class_columns(
+    file: AnnotationFile, chosen: Mapping[str, str], cells: Sequence[tuple[str, dict[str, str]]]
+) -> list[str]:
+    """Say which columns stand for a class each: those that are named, or that hold 0 and 1."""
+    if "label" in chosen or "label" in file.columns or len(set(file.header)) < len(file.header):
+        return _name_class_columns(file)
+    left_out = [
+        name
+        for name in file.header
+        if name and name not in chosen.values() and not squash(name).startswith("unnamed")
+    ]
+    found = _find_class_columns(cells, left_out)
+    others = [
+        name
+        for name in left_out
+        if name not in found and not all(_is_number(row[name]) for _, row in cells)
+    ]
+    if len(found) < 2:
+        return []
+    if others:
+        raise ManifestError(
+            f"The label is in a column called label, or in a column for each class. '{file.path}' "
+            f"has {', '.join(map(repr, others[:12]))}, which may be it, and 0 and 1 in "
+            f"{', '.join(map(repr, found[:12]))}.",
+            hint=f"--columns label={others[-1]}, or --columns 'label={'|'.join(found)}'",
+        )
+    return found
+
+
+def _require_well_spelt(
+    file: AnnotationFile, chosen: Mapping[str, str], classes: Sequence[str]
+) -> None:
     """Refuse columns that would change what rows mean if they had a role."""
-    missing = [role for role in ROLES if role not in chosen and role not in file.columns]
-    left_out = [name for name in file.header if name and name not in chosen.values()]
+    known = {*chosen, *file.columns, *(["label"] if classes else [])}
+    missing = [role for role in ROLES if role not in known]
+    left_out = [name for name in file.header if name and name not in (*chosen.values(), *classes)]
     twice = [name for name in file.header if name and file.header.count(name) > 1]
     if twice:
         raise ManifestError(
@@ -219,3 +313,101 @@ def _read_row(
 def _choose_unit(file: AnnotationFile, chosen: Mapping[str, str]) -> TimeUnit:
     in_frames = _in_frames(chosen, "start") or _in_frames(chosen, "end")
     return "frames" if in_frames else file.time_unit
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"-?\d*[.,]?\d*(?:e-?\d+)?", text.lower()) is not None
+
+
+def _divide_cells(cells: Collection[str], separator: str | None, *, where: str) -> _LabelCells:
+    """Find out whether cells name several classes, and which.
+
+    ``;`` and ``|`` separate classes. So does a comma if what it separates occurs in other cells
+    as well; names of classes may hold commas. ManifestError where that cannot be told.
+    """
+    named = sorted(set(cells) - {""})
+    if separator == ONE_LABEL or not named:
+        return _LabelCells()
+    if separator is not None:
+        if any(separator in cell for cell in named):
+            return _divided(named, separator)
+        return _LabelCells(notes=(f"no label holds the separator '{separator}'",))
+    if all(map(_LIST.fullmatch, named)) and any(cell.startswith("[") for cell in named):
+        return _LabelCells({cell: _read_list(cell, where) for cell in named}, "labels are lists")
+    found = [mark for mark in _SEPARATORS if any(mark in cell for cell in named)]
+    if len(found) > 1:
+        raise ManifestError(
+            f"Labels of one file have one separator. {where} has {' and '.join(map(repr, found))}.",
+            hint=f"--label-separator '{found[0]}', or --label-separator {ONE_LABEL} if a cell is "
+            "the name of one class",
+        )
+    return _divided(named, found[0]) if found else _judge_commas(named, where)
+
+
+def _find_class_columns(
+    rows: Sequence[tuple[str, Mapping[str, str]]], names: Sequence[str]
+) -> list[str]:
+    """Find the columns that say of one class each whether a clip has it."""
+    columns = {name: {row[name].lower() for _, row in rows} - {""} for name in names}
+    return [name for name, values in columns.items() if values and values <= {*_YES, *_NO}]
+
+
+def _read_class_columns(
+    row: Mapping[str, str], names: Sequence[str], where: str
+) -> tuple[str, ...] | None:
+    """Read which classes a row has; None if all cells are empty."""
+    cells = {name: row[name].lower() for name in names}
+    if not any(cells.values()):
+        return None
+    odd = [name for name, cell in cells.items() if cell not in (*_YES, *_NO)]
+    if odd:
+        raise ManifestError(
+            "The cells of class columns are 0 or 1, or all of a row are empty where nobody knows. "
+            f"{where} has '{row[odd[0]]}' for '{odd[0]}'."
+        )
+    return tuple(name for name, cell in cells.items() if cell in _YES)
+
+
+def _divided(named: Collection[str], separator: str) -> _LabelCells:
+    labels = {cell: _split(cell, separator) for cell in named}
+    return _LabelCells(labels, f"labels separated by '{separator}'")
+
+
+def _split(cell: str, separator: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in cell.split(separator) if part.strip())
+
+
+def _judge_commas(named: Sequence[str], where: str) -> _LabelCells:
+    divided = {cell: set(_split(cell, ",")) for cell in named}
+    n_cells = Counter(part for parts in divided.values() for part in parts)
+    several = [cell for cell in named if len(divided[cell]) > 1]
+    parts = sorted({part for cell in several for part in divided[cell]})
+    alone = [part for part in parts if n_cells[part] == 1]
+    if several and not alone:
+        return _divided(named, ",")
+    remedy = f"--label-separator , if they separate classes, --label-separator {ONE_LABEL} if not"
+    if len(alone) < len(parts):
+        raise ManifestError(
+            f"Commas in labels separate classes, or belong to their names. {where} has "
+            f"'{several[0]}'; '{alone[0]}' occurs in one label only, other parts in several.",
+            hint=remedy,
+        )
+    if not several:
+        return _LabelCells()
+    count = format_count(len(several), "label")
+    note = f"{count} with a comma, such as '{several[0]}', taken for one class; {remedy}"
+    return _LabelCells(notes=(note,))
+
+
+def _read_list(cell: str, where: str) -> tuple[str, ...]:
+    """Read a list as Python and pandas write it."""
+    try:
+        items = ast.literal_eval(cell)
+        if all(isinstance(item, (str, int)) for item in items):
+            return tuple(str(item).strip() for item in items)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        pass
+    raise ManifestError(
+        f"A label in brackets is a list of names. {where} has {cell}.",
+        hint=f"--label-separator {ONE_LABEL} if it is the name of one class",
+    )

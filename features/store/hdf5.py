@@ -65,6 +65,8 @@ _NUMBER_COLUMNS: dict[str, tuple[str, type[np.generic]]] = {
 _FACTS = tuple(field.name for field in fields(VideoFacts) if field.name != "note")
 # Only in stores with a clip that is a span of its file; NaN where a clip has no such bound.
 _SPAN_COLUMNS = ("start_seconds", "end_seconds")
+# Only where clips may have several classes: a JSON list of them, or nothing if they are unknown.
+_LABELS_COLUMN = "labels"
 
 _MEND_HINT = (
     "restore the file from a copy, or save what is whole with framehead inspect STORE --repair "
@@ -297,7 +299,7 @@ def _write_table(
     columns = _lay_out_columns(clips)
     table = file.create_group("clips")
     datasets = []
-    for name in _TEXT_COLUMNS:
+    for name in (*_TEXT_COLUMNS, *_present_labels(columns)):
         # Bytes, not str: a file name need not be UTF-8 and must come back as it was.
         values = [text.encode("utf-8", "surrogateescape") for text in columns[name]]
         dtype = h5py.string_dtype("utf-8")
@@ -328,6 +330,11 @@ def _lay_out_columns(clips: Sequence[ClipRecord]) -> _Columns:
         for name in _SPAN_COLUMNS:
             bounds = map(attrgetter(name), clips)
             columns[name] = [math.nan if bound is None else bound for bound in bounds]
+    if any(clip.labels is not None for clip in clips):
+        named = [clip.labels for clip in clips]
+        columns[_LABELS_COLUMN] = [
+            "" if labels is None else json.dumps(labels, ensure_ascii=False) for labels in named
+        ]
     columns["offset"] = list(accumulate(columns["n_frames"], initial=0))[:-1]
     columns["row_crc32"] = _checksum_rows(columns)
     return columns
@@ -347,6 +354,7 @@ def _lay_out_rows(
         columns["crc32"],
         map(bool, columns["is_current"]),
         *(_read_bounds(columns, name) for name in _SPAN_COLUMNS),
+        _read_labels(columns),
     )
     places = zip(columns["offset"], columns["n_frames"], strict=True)
     return tuple(clips), tuple(FrameRange(path, *place) for place in places)
@@ -355,9 +363,10 @@ def _lay_out_rows(
 def _read_columns(file: h5py.File, path: Path) -> _Columns:
     _require_our_format(file, path)
     table = file["clips"]
+    labels = [_LABELS_COLUMN] if _LABELS_COLUMN in table else []
     columns: _Columns = {
         name: [value.decode("utf-8", "surrogateescape") for value in table[name][()]]
-        for name in _TEXT_COLUMNS
+        for name in (*_TEXT_COLUMNS, *labels)
     }
     present = [name for name in _SPAN_COLUMNS if name in table]
     columns.update({name: table[name][()].tolist() for name in (*_NUMBER_COLUMNS, *present)})
@@ -369,12 +378,22 @@ def _read_bounds(columns: _Columns, name: str) -> list[float | None]:
     return [None if math.isnan(bound) else bound for bound in bounds]
 
 
+def _read_labels(columns: _Columns) -> list[tuple[str, ...] | None]:
+    texts = columns.get(_LABELS_COLUMN) or [""] * len(columns["clip_id"])
+    return [tuple(json.loads(text)) if text else None for text in texts]
+
+
+def _present_labels(columns: _Columns) -> list[str]:
+    return [_LABELS_COLUMN] if _LABELS_COLUMN in columns else []
+
+
 def _present_spans(columns: _Columns) -> list[str]:
     return [name for name in _SPAN_COLUMNS if name in columns]
 
 
 def _column_order(columns: _Columns) -> list[str]:
-    return [*_TEXT_COLUMNS, *_NUMBER_COLUMNS, *_present_spans(columns)]
+    optional = [*_present_spans(columns), *_present_labels(columns)]
+    return [*_TEXT_COLUMNS, *_NUMBER_COLUMNS, *optional]
 
 
 def _checksum_rows(columns: _Columns) -> list[int]:

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from features.records import ClipRecord, StoreHeader
-from features.store.store import done_clips, find_damage, open_store, parts_folder
+from features.store.store import (
+    done_clips,
+    find_damage,
+    is_multilabel,
+    open_store,
+    parts_folder,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +38,9 @@ class StoreSummary:
     n_parts : int
         Commits not merged; above 0 in an unfinished store.
     labels, groups, splits : mapping of str to int
-        Clips that are done, by value; "" is unknown.
+        Clips that are done, by value; "" is unknown. A clip of several classes counts in each.
+    several, nothing : int or None
+        Clips of several classes, and of none of them; None where every clip has one.
     failures : tuple of ClipRecord
         Clips that failed.
     notes : tuple of ClipRecord
@@ -56,6 +64,8 @@ class StoreSummary:
     failures: tuple[ClipRecord, ...]
     notes: tuple[ClipRecord, ...]
     damaged: tuple[str, ...] | None
+    several: int | None = None
+    nothing: int | None = None
 
 
 def inspect_store(path: str | Path, *, verify: bool = False) -> StoreSummary:
@@ -89,12 +99,16 @@ def inspect_store(path: str | Path, *, verify: bool = False) -> StoreSummary:
         frames=sum(clip.n_frames for clip in done),
         size_bytes=sum(file.stat().st_size for file in files if file.exists()),
         n_parts=store.n_parts,
-        labels=_count(clip.label for clip in done),
+        labels=_count(
+            label for clip in done for label in (clip.classes if clip.is_labelled else ("",))
+        ),
         groups=_count(clip.group for clip in done),
         splits=_count(clip.split for clip in done),
         failures=tuple(clip for clip in store.clips if clip.status == "failed"),
         notes=tuple(clip for clip in done if clip.reason),
         damaged=find_damage(store) if verify else None,
+        several=sum(len(clip.classes) > 1 for clip in done) if is_multilabel(store) else None,
+        nothing=sum(clip.labels == () for clip in done) if is_multilabel(store) else None,
     )
 
 

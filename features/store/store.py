@@ -178,6 +178,11 @@ def done_clips(store: Store) -> tuple[ClipRecord, ...]:
     return tuple(clip for clip in store.clips if is_usable(clip))
 
 
+def is_multilabel(store: Store) -> bool:
+    """Tell whether clips of a store may have several classes each."""
+    return any(clip.labels is not None for clip in done_clips(store))
+
+
 def is_usable(clip: ClipRecord) -> bool:
     """Tell whether a clip has embeddings and the last extraction still found it."""
     return clip.status == "done" and clip.is_current

@@ -152,6 +152,12 @@ def found_to_json(found: FolderSummary) -> dict[str, Any]:
     return {
         "clips_found": found.clips,
         "clips_unlabelled": found.unlabelled,
+        "is_multilabel": found.several is not None,
+        **(
+            {}
+            if found.several is None
+            else {"clips_of_several": found.several, "clips_of_nothing": found.nothing}
+        ),
         "classes": [asdict(item) for item in found.classes if item.label],
         "groups": found.groups,
         "splits": parts,
@@ -181,6 +187,12 @@ def found_to_text(found: FolderSummary) -> str:
     if len(found.classes) > len(shown):
         n_more = len(found.classes) - len(shown)
         lines.append(f"and {n_more} more classes, all listed with --json")
+    if found.several is not None:
+        nothing = format_count(found.nothing or 0, "clip")
+        lines.append(
+            f"Clips may have several classes: {format_count(found.several, 'clip')} with more "
+            f"than one, {nothing} with none of them"
+        )
     lines += [f"Labels: {printable(found.labels_from)}", f"Groups: {printable(found.groups_from)}"]
     return "\n".join([*lines, *(f"Note: {printable(note)}" for note in found.notes)])
 

@@ -57,6 +57,12 @@ def to_json(summary: StoreSummary) -> dict[str, Any]:
         "decoder": summary.header.decoder,
         "history": list(summary.history),
         "labels": dict(summary.labels),
+        "is_multilabel": summary.several is not None,
+        **(
+            {}
+            if summary.several is None
+            else {"clips_of_several": summary.several, "clips_of_nothing": summary.nothing}
+        ),
         "groups": dict(summary.groups),
         "splits": dict(summary.splits),
         "failures": [{"id": clip.clip_id, "reason": clip.reason} for clip in summary.failures],
@@ -84,6 +90,15 @@ def to_text(summary: StoreSummary) -> str:
         ["fingerprint", summary.header.fingerprint[:12]],
         ["groups", str(n_groups) if n_groups else "unknown"],
     ]
+    if summary.several is not None:
+        several = format_count(summary.several, "clip")
+        rows.append(
+            [
+                "labels",
+                f"several per clip: {several} with more than one, "
+                f"{summary.nothing} with none of the classes",
+            ]
+        )
     rows += [["made", f"{run['started']} by {run['engine_version']}"] for run in summary.history]
     if summary.clips_left_out:
         n_left_out = format_count(summary.clips_left_out, "clip")

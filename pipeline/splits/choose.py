@@ -8,7 +8,7 @@ from pathlib import Path
 
 from features.errors import OptionInvalid, SplitImpossible
 from features.records import ClipRecord
-from features.store.store import Store, done_clips
+from features.store.store import Store, done_clips, is_multilabel
 from pipeline.splits.duplicates import DUPLICATE_ABOVE, find_near_duplicates
 from pipeline.splits.files import read_split
 from pipeline.splits.folds import split_into_folds
@@ -142,12 +142,12 @@ class SplitSource:
 
 def usable_clips(store: Store) -> tuple[ClipRecord, ...]:
     """Return the clips that a head can train on or be tested with: done, with frames and label."""
-    return tuple(clip for clip in done_clips(store) if clip.n_frames > 0 and clip.label)
+    return tuple(clip for clip in done_clips(store) if clip.n_frames > 0 and clip.is_labelled)
 
 
 def count_unlabelled(store: Store) -> int:
     """Count the clips that have embeddings, but no label."""
-    return sum(clip.n_frames > 0 and not clip.label for clip in done_clips(store))
+    return sum(clip.n_frames > 0 and not clip.is_labelled for clip in done_clips(store))
 
 
 def choose_split(store: Store, options: SplitOptions, *, seed: int = 0) -> tuple[Split, Groups]:
@@ -310,6 +310,13 @@ def _prepare(store: Store, options: SplitOptions, seed: int) -> tuple[SplitTask,
             f"A head learns from clips that have a label. None of {n_unlabelled} has one.",
             hint="run extract-features again with class folders, or with --labels FILE.csv; "
             "nothing is decoded a second time",
+        )
+    if is_multilabel(store):
+        raise SplitImpossible(
+            f"A head tells apart classes of which every clip has one. Clips of '{store.path}' have "
+            "several.",
+            hint="run extract-features again with --label-separator none; nothing is decoded a "
+            "second time",
         )
     groups = assign_groups(clips, options.group_regex)
     if options.group_regex is not None:
