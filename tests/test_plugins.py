@@ -376,7 +376,7 @@ def test_a_head_that_has_changed_is_trained_again(tmp_path: Path) -> None:
     plugin.write_text(OWN_HEAD.replace("Average", "Max"))
     refused = run_process(tmp_path, *train)
     assert refused.returncode == 1
-    assert "other settings (head_source: " in refused.stderr
+    assert "other settings (other code of the head" in refused.stderr
     again = json.loads(run_process(tmp_path, *compare).stdout)
     assert (again["n_trials"], again["n_reused"]) == (4, 2)
 

@@ -181,7 +181,7 @@ def test_changed_embeddings_are_other_settings(
 ) -> None:
     clips = [*make_clips(n_groups=8), make_clip("walk/odd\udcff.avi", "walk", "walk_odd")]
     other = write_store(tmp_path / "s.h5", clips, seed=1)
-    with pytest.raises(OutputExists, match="clips: "):
+    with pytest.raises(OutputExists, match="other clips, labels or groups"):
         train_head(other, run_path, **QUICK)
 
 
