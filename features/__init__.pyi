@@ -28,4 +28,6 @@ from .store.store import done_clips as done_clips
 from .store.store import open_store as open_store
 from .store.store import read_clip as read_clip
 from .store.store import read_embeddings as read_embeddings
+from .video.pictures import Picture as Picture
+from .video.pictures import take_pictures as take_pictures
 from .video.sampling import choose_sampling as choose_sampling

@@ -22,7 +22,15 @@ _NO_FOLDER = "the store does not say where the videos lie; --videos DIR does"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Picture:
-    """A JPEG of a clip, empty if there is none, and then why."""
+    """A picture of a clip, or why there is none.
+
+    Attributes
+    ----------
+    jpeg : bytes
+        The picture as a JPEG file, at most 320 pixels wide and high. Empty if there is none.
+    problem : str
+        Why there is none. Empty if there is one.
+    """
 
     jpeg: bytes
     problem: str
@@ -39,8 +47,20 @@ def take_pictures(
 ) -> dict[str, Picture]:
     """Decode the middle one of the embedded frames of some clips that have embeddings, by id.
 
-    Nothing is raised for a clip without a picture: its file may be gone, or hold something else
-    than what was embedded. `videos` is where the video folder lies now, if it was moved.
+    Parameters
+    ----------
+    store : Store
+        The store, as `open_store` returns it.
+    clip_ids : iterable of str
+        Which clips. Those that the store does not have are left out.
+    videos : Path, optional
+        Where the video folder is now. By default where it was when the store was made.
+
+    Returns
+    -------
+    dict of str to Picture
+        A picture for each clip id. Nothing is raised for a clip without one: its file may be gone,
+        or hold something else than what was embedded.
     """
     wanted = set(clip_ids)
     records = {clip.clip_id: clip for clip in store.clips if clip.clip_id in wanted}
