@@ -11,7 +11,7 @@ import numpy as np
 from features.backbone.engines import EngineChoice, EnginePlan, KerasEngine, litert_model_path
 from features.backbone.litert import Engine
 from features.backbone.weights import BackboneFiles
-from features.errors import OptionInvalid
+from features.errors import OptionInvalid, SamplingError
 from features.records import (
     Clip,
     ClipEmbedding,
@@ -24,6 +24,7 @@ from features.records import (
     VideoFacts,
 )
 from features.system.machine import usable_cores
+from features.video.source import USUAL_RATE
 from features.workers.pool import decode_clips
 from features.workers.process import ClipEnd, ClipRows, WorkerSettings
 
@@ -113,6 +114,21 @@ def embed_clips(
         events.close()
 
 
+def require_frame_rates(clips: Iterable[Clip], sampling: FrameSampling) -> None:
+    """Refuse to choose by time among pictures whose frame rate is unknown."""
+    for clip in clips:
+        if not clip.is_pictures or clip.frame_rate is not None:
+            continue
+        if sampling.strategy == "fps" or clip.start_seconds is not None:
+            what = f"{sampling}" if sampling.strategy == "fps" else "a span in seconds"
+            raise SamplingError(
+                "Pictures have no times without a frame rate. Received: "
+                f"{what} for '{clip.clip_id}', of which it is unknown.",
+                hint="give --frame-rate, or the column fps in the annotation file; or choose "
+                "frames with --frames or --stride",
+            )
+
+
 def embed_rows(
     events: Iterable[ClipRows | ClipEnd], engine: Engine, dtype: VectorDtype
 ) -> Iterator[ClipRows | ClipEnd]:
@@ -197,10 +213,10 @@ def _finish_clip(end: ClipEnd, rows: list[ClipRows], sampling: FrameSampling) ->
 
 
 def _in_seconds(seconds: float | None, frame: int | None, facts: VideoFacts) -> float | None:
-    """Give a bound of a span in seconds, for a frame number by the rate in the header."""
+    """Give a bound of a span in seconds, for a frame number by the rate as times are counted."""
     if frame is None:
         return seconds
-    return frame / facts.fps_header if facts.fps_header > 0 else None
+    return frame / (facts.fps_header if facts.fps_header > 0 else float(USUAL_RATE))
 
 
 def _note(end: ClipEnd, rows: list[ClipRows], sampling: FrameSampling) -> str:

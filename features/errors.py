@@ -72,6 +72,10 @@ class VideoUnreadable(FrameHeadError, OSError):
     """A video file yields no frame, or decoding it failed."""
 
 
+class ArchiveUnreadable(FrameHeadError, OSError):
+    """An archive cannot be read in place."""
+
+
 class OpenCVBroken(FrameHeadError, ImportError):
     """OpenCV is installed but cannot be imported."""
 

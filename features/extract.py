@@ -20,11 +20,12 @@ import numpy as np
 
 from features.backbone.engines import EnginePlan, choose_engine, engine_version
 from features.backbone.weights import BackboneOptions, find_backbone
-from features.clips.changes import plan_extraction, stat_source, update_row
+from features.clips.changes import plan_extraction, update_row
 from features.clips.discover import FolderOptions, discover_clips
 from features.clips.summary import FolderSummary, summarise_folder
-from features.embed import EmbedOptions, embed_clips
+from features.embed import EmbedOptions, embed_clips, require_frame_rates
 from features.errors import Interrupted, StoreNotFound
+from features.places.places import is_there, stat_source
 from features.records import (
     Clip,
     ClipOutcome,
@@ -186,7 +187,8 @@ def extract_features(
     Parameters
     ----------
     videos : str or Path
-        Folder of videos, walked to any depth. Unless `folder` says otherwise, the label of a clip
+        Folder of videos or of folders of numbered pictures, walked to any depth; or a .zip or
+        .tar of these. Unless `folder` says otherwise, the label of a clip
         is its folder at the first level where folders branch; folders named train, val and test
         above the class folders, or in each of them, set the split.
     out : str or Path
@@ -227,6 +229,7 @@ def extract_features(
     discovery = discover_clips(videos, folder)
     files = find_backbone(backbone)
     header = StoreHeader(files.spec, sampling or choose_sampling(), dtype)
+    require_frame_rates(discovery.clips, header.sampling)
     with lock_store(store_path):
         engine_plan = choose_engine(embedding.engine)
         if overwrite:
@@ -309,6 +312,7 @@ def preview_features(
     discovery = discover_clips(videos, folder)
     files = find_backbone(backbone)
     header = StoreHeader(files.spec, sampling or choose_sampling(), dtype)
+    require_frame_rates(discovery.clips, header.sampling)
     existing = None if overwrite else _open_existing(Path(out), header)
     plan = plan_extraction(
         discovery.clips, existing.clips if existing else (), retry_failed=retry_failed
@@ -351,7 +355,7 @@ def _choose_sample(clips: Sequence[Clip], n_workers: int) -> list[Clip]:
 
 def _has_file(folder: Path, clip_id: str) -> bool:
     """Tell whether the file of a clip or of a span is there."""
-    return any((folder / name).exists() for name in {clip_id, split_clip_id(clip_id)[0]})
+    return any(is_there(folder / name) for name in {clip_id, split_clip_id(clip_id)[0]})
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,16 +53,17 @@ class _Labelled:
 
 @dataclass(frozen=True, slots=True)
 class Clip(_Labelled):
-    """One video file of a folder, or a span of one.
+    """One video file of a folder, or one folder of numbered pictures, or a span of these.
 
     Attributes
     ----------
     clip_id : str
-        Path relative to the video folder, POSIX separators, suffix included; of a span with
-        its bounds behind it, ``path#12.0-15.5`` or ``path#f360-f465``. Bytes that are not UTF-8
-        are kept as surrogate escapes.
+        Path relative to the video folder, POSIX separators, suffix included; in an archive the
+        name of the archive comes first. Of a span with its bounds behind it,
+        ``path#12.0-15.5`` or ``path#f360-f465``. Bytes that are not UTF-8 are kept as surrogate
+        escapes.
     path : Path
-        The video file.
+        The video file, or the folder of pictures; it may lead into an archive.
     label : str
         Class name; empty if unknown. The names of several are joined by ";".
     group : str
@@ -77,6 +78,11 @@ class Clip(_Labelled):
     labels : tuple of str or None
         Where clips may have several classes: those of this one, sorted; empty if it has none of
         them. None if they are unknown, and where every clip has one class.
+    is_pictures : bool
+        Whether the clip is a folder of pictures.
+    frame_rate : float or None
+        Of a folder of pictures, in frames per second; None if it is unknown, and for videos,
+        which tell it themselves.
     """
 
     clip_id: str
@@ -89,6 +95,8 @@ class Clip(_Labelled):
     start_frame: int | None = None
     end_frame: int | None = None
     labels: tuple[str, ...] | None = None
+    is_pictures: bool = False
+    frame_rate: float | None = None
 
     @property
     def is_span(self) -> bool:

@@ -163,5 +163,5 @@ def test_no_folder_and_no_clips(tmp_path: Path) -> None:
     make_files(tmp_path, "readme.txt")
     with pytest.raises(VideosNotFound, match="is a file"):
         discover_clips(tmp_path / "readme.txt")
-    with pytest.raises(NoClips, match=r"holds none \(1 other files\)"):
+    with pytest.raises(NoClips, match=r"holds none \(1 other file, such as"):
         discover_clips(tmp_path)

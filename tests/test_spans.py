@@ -18,9 +18,10 @@ from stage2_helpers import write_store as write_labelled_store
 from store_helpers import make_clip, write_store
 
 from features import EmbedOptions, choose_sampling, extract_features
-from features.clips.changes import plan_extraction, stat_source, update_row
+from features.clips.changes import plan_extraction, update_row
 from features.clips.discover import FolderOptions
 from features.errors import SplitImpossible
+from features.places.places import stat_source
 from features.records import Clip, ClipRecord, EmbeddedClip, split_clip_id
 from features.store.inspect import inspect_store
 from features.store.store import open_store, read_clip

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import ManifestError, OptionInvalid
+from features.places.places import open_binary
 from features.records import TimeUnit
 
 # What --label-separator says where every clip has one class.
@@ -59,6 +60,10 @@ class Annotation:
         Place in the file, for messages.
     labels : tuple of str or None
         Several classes, or none of them, instead of the one in `label`.
+    frame_rate : float or None
+        Frames per second, should the clip be a folder of pictures.
+    n_pictures : int or None
+        How many there are to be, should it be one.
     """
 
     path: str
@@ -70,6 +75,8 @@ class Annotation:
     unit: TimeUnit = "seconds"
     where: str = ""
     labels: tuple[str, ...] | None = None
+    frame_rate: float | None = None
+    n_pictures: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +111,11 @@ class AnnotationFile:
     time_unit : {"seconds", "frames"}
         What ``--time-unit`` says.
     find : callable
-        Lists the video files that a path may mean.
+        Lists the clips that a path may mean: video files, or folders of pictures.
     label_separator : str or None
         What ``--label-separator`` says.
+    is_pictures : callable
+        Tells whether one of these is a folder of pictures.
     """
 
     path: Path
@@ -115,6 +124,7 @@ class AnnotationFile:
     time_unit: TimeUnit = "seconds"
     find: Callable[[str], list[str]] = lambda path: []
     label_separator: str | None = None
+    is_pictures: Callable[[str], bool] = lambda clip_id: False
 
     @cached_property
     def lines(self) -> tuple[tuple[int, str], ...]:
@@ -190,7 +200,8 @@ class AnnotationFile:
 def read_annotation_text(path: Path) -> str:
     """Decode an annotation file: UTF-8 or UTF-16, with a byte order mark or without."""
     try:
-        content = path.read_bytes()
+        with open_binary(path) as file:
+            content = file.read()
     except OSError as problem:
         raise ManifestError(
             f"The annotation file must be readable. Reading '{path}' failed: {problem}.",

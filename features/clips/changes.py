@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from features.places.places import hash_source, stat_source
 from features.records import Clip, ClipOutcome, ClipRecord, SourceFile, split_clip_id
-from features.system.files import hash_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def plan_extraction(
             if row is not None:
                 moved[row.clip_id] = clip.clip_id
                 del lost[row.clip_id]
-        elif not compare(clip.path, row.source):
+        elif not compare(clip.path, row.source) or _has_other_rate(clip, row):
             changed.append(clip.clip_id)
             row = None
         if row is None or (row.status == "failed" and retry_failed):
@@ -55,22 +55,13 @@ def plan_extraction(
     )
 
 
-def stat_source(path: Path) -> SourceFile:
-    """Describe a file without reading it; a missing one has size and time 0."""
-    try:
-        facts = path.stat()
-    except OSError:
-        return SourceFile(0, 0, "")
-    return SourceFile(facts.st_size, facts.st_mtime_ns, "")
-
-
 def is_unchanged(path: Path, source: SourceFile) -> bool:
-    """Tell whether a file still has the content that a row was made from."""
+    """Tell whether a file or folder still has the content that a row was made from."""
     now = stat_source(path)
     if now == replace(source, sha256=""):
         return True
     # Same size, other time: copied or touched perhaps; only the content can tell.
-    return now.size_bytes == source.size_bytes > 0 and hash_file(path) == source.sha256
+    return now.size_bytes == source.size_bytes > 0 and hash_source(path) == source.sha256
 
 
 def update_row(row: ClipRecord, clips: Mapping[str, Clip], moved: Mapping[str, str]) -> ClipRecord:
@@ -92,6 +83,12 @@ def update_row(row: ClipRecord, clips: Mapping[str, Clip], moved: Mapping[str, s
     )
 
 
+def _has_other_rate(clip: Clip, row: ClipRecord) -> bool:
+    """Tell whether the pictures of a clip have another frame rate now, and so other times."""
+    is_known = clip.is_pictures and row.status == "done"
+    return is_known and round(row.facts.fps_header - (clip.frame_rate or 0.0), 3) != 0
+
+
 def _find_moved(clip: Clip, lost: Mapping[str, ClipRecord]) -> ClipRecord | None:
     size_bytes = stat_source(clip.path).size_bytes
     span = split_clip_id(clip.clip_id)[1]
@@ -102,5 +99,5 @@ def _find_moved(clip: Clip, lost: Mapping[str, ClipRecord]) -> ClipRecord | None
     ]
     if not same_size:
         return None
-    sha256 = hash_file(clip.path)
+    sha256 = hash_source(clip.path)
     return next((row for row in same_size if row.source.sha256 == sha256), None)

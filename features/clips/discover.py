@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,6 +28,8 @@ from features.clips.walk import (
     read_suffixes,
 )
 from features.errors import LayoutUnclear, ManifestError, NoClips, OptionInvalid, VideosNotFound
+from features.places.archives import is_archive, refuse_packed
+from features.places.places import is_there
 from features.records import (
     LABEL_JOINT,
     Clip,
@@ -37,6 +39,7 @@ from features.records import (
     split_clip_id,
 )
 from features.system.text import format_count, printable
+from features.video.sampling import require_frame_rate
 
 FOLDER_LABELS = "folder"
 NO_LABELS = "none"
@@ -69,6 +72,9 @@ class FolderOptions:
         Do not read groups off file names.
     suffixes : str or collection of str, optional
         Further suffixes of video files, separated by commas; all takes every file.
+    frame_rate : float, optional
+        Frames per second of folders of pictures, where the annotation file says nothing else.
+        Above 0. Without it their times are counted at 25, and --fps is refused.
 
     Raises
     ------
@@ -87,6 +93,7 @@ class FolderOptions:
     group_regex: str | None = field(default=None, metadata={"metavar": "REGEX"})
     no_groups: bool = False
     suffixes: str | Collection[str] | None = field(default=None, metadata={"metavar": "SUFFIX,..."})
+    frame_rate: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse options that would have no effect."""
@@ -109,6 +116,7 @@ class FolderOptions:
         read_columns(self.columns)
         read_separator(self.label_separator)
         read_suffixes(self.suffixes)
+        require_frame_rate(self.frame_rate)
 
     @property
     def labels_file(self) -> Path | None:
@@ -125,10 +133,11 @@ def discover_clips(folder: str | Path, options: FolderOptions = FolderOptions())
     what file names say. VideosNotFound, NoClips, ManifestError, LayoutUnclear, OptionInvalid.
     """
     root = Path(folder)
-    if not root.is_dir():
+    if not (root.is_dir() or is_archive(root)):
+        refuse_packed(root)
         what = "is a file" if root.exists() else "does not exist"
         raise VideosNotFound(
-            f"VIDEOS must be a folder of video files. '{root}' {what}.",
+            f"VIDEOS must be a folder of video files, or a .zip or .tar of them. '{root}' {what}.",
             hint="give the folder above the class folders, such as videos/ in videos/jump/a.mp4",
         )
     files = find_video_files(root, read_suffixes(options.suffixes))
@@ -148,42 +157,112 @@ def discover_clips(folder: str | Path, options: FolderOptions = FolderOptions())
     else:
         found = _clips_from_folders(root, files)
     if not found.clips:
-        raise NoClips(
-            f"VIDEOS must hold at least one video file. '{root}' holds none "
-            f"({len(ignored)} other files).",
-            hint=f"file types that count: {' '.join(VIDEO_SUFFIXES)}; --suffixes adds others, "
-            f"--suffixes {EVERY_SUFFIX} takes every file",
-        )
+        raise _no_clips(root, ignored)
+    found = _complete_pictures(found, files, options)
     kept, twins = _drop_twins(found.clips, files.twins)
-    grouped, groups_from = _assign_groups(kept, options)
-    return replace(
+    grouped, groups_from = _assign_groups(kept, files.twins, options)
+    found = replace(
         found,
         clips=tuple(sorted(grouped, key=lambda clip: clip.clip_id)),
-        ignored=(*ignored, *twins),
+        ignored=(*ignored, *found.ignored, *twins),
         groups_from=groups_from,
+    )
+    return found if root.is_dir() else _name_archive(found)
+
+
+def _no_clips(root: Path, ignored: Sequence[IgnoredFile]) -> NoClips:
+    first = f", such as '{ignored[0].path}': {ignored[0].reason}" if ignored else ""
+    return NoClips(
+        "VIDEOS must hold at least one video file or folder of numbered pictures. "
+        f"'{root}' holds none ({format_count(len(ignored), 'other file')}{first}).",
+        hint=f"file types that count: {' '.join(VIDEO_SUFFIXES)}; --suffixes adds others, "
+        f"--suffixes {EVERY_SUFFIX} takes every file",
     )
 
 
 def _clips_from_folders(root: Path, files: VideoFiles) -> Discovery:
-    layout = read_layout(files.names)
+    names = files.names
+    layout = read_layout(names)
+    labels = set(layout.labels.values()) - {""}
+    strays = [name for name in files.pictures if not layout.labels[name]]
+    if files.pictures and len(labels) < 2:
+        first = strays[0] if strays else next(iter(files.pictures))
+        where = f"in one class, '{labels.pop()}'" if labels else "in no class folder"
+        raise LayoutUnclear(
+            "A folder of numbered pictures is one clip, and lies in the folder of its class. "
+            f"'{first}' ({len(files.pictures[first].names)} pictures) lies {where}: is it a clip, "
+            "or photos?",
+            hint="say that they are clips with --labels none, or with --labels FILE; of photos "
+            "there is nothing to embed",
+        )
+    ignored: tuple[IgnoredFile, ...] = ()
+    if strays and len(strays) == len(files.pictures):
+        names = tuple(name for name in names if name not in strays)
+        layout = read_layout(names)
+        reason = "pictures, no clip: in no class folder; --labels none takes them"
+        ignored = tuple(
+            IgnoredFile(f"{name}/*", f"{len(files.pictures[name].names)} {reason}")
+            for name in strays
+        )
     clips = tuple(
         Clip(name, root / name, label=layout.labels[name], split=layout.splits.get(name, ""))
-        for name in files.names
+        for name in names
     )
-    return Discovery(root, clips, labels_from=layout.labels_from, notes=layout.notes)
+    return Discovery(root, clips, ignored, layout.labels_from, notes=layout.notes)
+
+
+def _complete_pictures(found: Discovery, files: VideoFiles, options: FolderOptions) -> Discovery:
+    """Mark the clips that are folders of pictures, and give them their frame rate."""
+    clips = [
+        replace(clip, is_pictures=True, frame_rate=clip.frame_rate or options.frame_rate)
+        if clip.is_pictures or clip.clip_id in files.pictures
+        else clip
+        for clip in found.clips
+    ]
+    pictures = [clip for clip in clips if clip.is_pictures]
+    notes = []
+    if pictures:
+        rates = sorted({clip.frame_rate for clip in pictures if clip.frame_rate is not None})
+        shown = ", ".join(f"{rate:g}" for rate in rates[:_MOST_NAMED])
+        n_unknown = sum(clip.frame_rate is None for clip in pictures)
+        if n_unknown:
+            shown += f"{' and ' if rates else ''}unknown, so times are counted at 25 (--frame-rate)"
+        text = f"{format_count(len(pictures), 'clip')} of numbered pictures"
+        notes.append(f"{text}, such as '{pictures[0].clip_id}'; frames per second: {shown}")
+    elif options.frame_rate is not None:
+        notes.append("--frame-rate says nothing here: no clip is a folder of pictures")
+    return replace(found, clips=tuple(clips), notes=(*found.notes, *notes))
+
+
+def _name_archive(found: Discovery) -> Discovery:
+    """Put the name of the archive before every path, so that the ids count from its folder."""
+    name = found.folder.name
+
+    def place(clip: Clip) -> Clip:
+        is_file = clip.group == split_clip_id(clip.clip_id)[0]
+        group = f"{name}/{clip.group}" if is_file else clip.group
+        return replace(clip, clip_id=f"{name}/{clip.clip_id}", group=group)
+
+    return replace(
+        found,
+        folder=found.folder.parent,
+        clips=tuple(map(place, found.clips)),
+        ignored=tuple(IgnoredFile(f"{name}/{item.path}", item.reason) for item in found.ignored),
+    )
 
 
 def _clips_from_file(
     root: Path, files: VideoFiles, path: Path, options: FolderOptions
 ) -> Discovery:
-    finder = PathFinder(root, path.parent, files.names)
+    finder = PathFinder(root, path.parent, files)
     file = AnnotationFile(
-        path,
-        read_annotation_text(path),
-        read_columns(options.columns),
-        options.time_unit,
-        finder.find,
-        options.label_separator,
+        path=path,
+        text=read_annotation_text(path),
+        columns=read_columns(options.columns),
+        time_unit=options.time_unit,
+        find=finder.find,
+        label_separator=options.label_separator,
+        is_pictures=finder.is_pictures,
     )
     form, said = read_annotations(file)
     if not said.rows:
@@ -206,8 +285,8 @@ def _clips_from_file(
         clips[clip.clip_id] = clip
     clips = _group_with_spans(_settle_labels(clips))
     detail = f" ({said.detail})" if said.detail else ""
-    missing = sorted({str(clip.path) for clip in clips.values() if not clip.path.exists()})
-    notes = said.notes
+    missing = sorted({str(clip.path) for clip in clips.values() if not is_there(clip.path)})
+    notes = (*said.notes, *_compare_counts(said.rows, found, files))
     if missing:
         text = f"{format_count(len(missing), 'listed file')} missing from '{root}'"
         notes = (*notes, f"{text}, such as '{missing[0]}'")
@@ -231,6 +310,23 @@ def _clips_from_file(
         labels_from=f"'{path}', read as {form.name}: {form.help}{detail}",
         notes=notes,
     )
+
+
+def _compare_counts(
+    rows: Sequence[Annotation], found: Mapping[str, list[str]], files: VideoFiles
+) -> Iterator[str]:
+    """Say where a list gives another number of pictures than there are."""
+    odd = [
+        f"'{row.path}' has {len(files.pictures[name].names)} of {row.n_pictures}"
+        for row in rows
+        for name in found[row.path]
+        if row.n_pictures is not None
+        and name in files.pictures
+        and len(files.pictures[name].names) != row.n_pictures
+    ]
+    if odd:
+        text = f"{format_count(len(odd), 'clip')} of another number of pictures than listed"
+        yield f"{text}, such as: {'; '.join(odd[:_MOST_NAMED])}"
 
 
 def _group_with_spans(clips: Mapping[str, Clip]) -> dict[str, Clip]:
@@ -274,14 +370,22 @@ def _make_clip(
     if named is None and row.label:
         named = (row.label,)
     labels = None if named is None else tuple(unicodedata.normalize("NFC", n) for n in named)
-    clip = Clip(file_id, root / file_id, "", row.group, split, labels=labels)
+    clip = Clip(
+        file_id,
+        root / file_id,
+        group=row.group,
+        split=split,
+        labels=labels,
+        is_pictures=finder.is_pictures(file_id),
+        frame_rate=row.frame_rate,
+    )
     if row.start is None:
         return clip
     if row.end is not None and row.end <= row.start:
         raise ManifestError(
             f"A span must end after its start. {row.where} has {row.start:g} to {row.end:g}."
         )
-    clip = replace(clip, group=row.group or file_id)
+    clip = replace(clip, group=row.group or finder.real_name(file_id))
     if row.unit == "seconds":
         end = "end" if row.end is None else _write_seconds(row.end)
         name = f"{file_id}#{_write_seconds(row.start)}-{end}"
@@ -383,12 +487,19 @@ def _describe(clip: Clip) -> str:
     return f"{label}, {clip.split}" if clip.split else label
 
 
-def _assign_groups(clips: list[Clip], options: FolderOptions) -> tuple[list[Clip], str]:
+def _assign_groups(
+    clips: list[Clip], twins: Mapping[str, tuple[str, str]], options: FolderOptions
+) -> tuple[list[Clip], str]:
     if options.group_regex is not None:
         groups = match_groups([clip.clip_id for clip in clips], options.group_regex)
         named = [replace(clip, group=groups[clip.clip_id]) for clip in clips]
         return named, show_regex(groups, options.group_regex)
-    is_open = {clip.clip_id: not clip.group or _is_own_group(clip) for clip in clips}
+
+    def is_own_group(clip: Clip) -> bool:
+        name = split_clip_id(clip.clip_id)[0]
+        return clip.group == twins.get(name, (name, ""))[0]
+
+    is_open = {clip.clip_id: not clip.group or is_own_group(clip) for clip in clips}
     sources = ["the annotation file"] if not all(is_open.values()) else []
     if options.no_groups:
         groups, inferred = {}, "--no-groups"
@@ -401,15 +512,11 @@ def _assign_groups(clips: list[Clip], options: FolderOptions) -> tuple[list[Clip
         replace(clip, group=groups.get(clip.clip_id, clip.group)) if is_open[clip.clip_id] else clip
         for clip in clips
     ]
-    if any(map(_is_own_group, named)):
+    if any(map(is_own_group, named)):
         sources.append("the file of each span")
     if groups or not sources or inferred.startswith("unknown:"):
         sources.append(inferred)
     return named, "; ".join(sources)
-
-
-def _is_own_group(clip: Clip) -> bool:
-    return clip.group == split_clip_id(clip.clip_id)[0]
 
 
 def _name(items: list[str]) -> str:

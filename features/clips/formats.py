@@ -183,6 +183,8 @@ def read_rawframes_list(file: AnnotationFile) -> Annotations | None:
         if match[2] is not None:
             start = float(match[2])
             row = replace(row, start=start, end=start + float(match[3]), unit="frames")
+        else:
+            row = replace(row, n_pictures=int(match[3]))
         rows.append(row)
     return Annotations(tuple(rows), _name_labels(file, names))
 

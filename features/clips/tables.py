@@ -87,7 +87,8 @@ def read_table(file: AnnotationFile) -> Annotations | None:
         _choose_unit(file, chosen) == "seconds" or all(row.start is None for row in rows)
     ):
         _require_no_rate(file, chosen, rows)
-        left_out.append(chosen["fps"])
+        if all(row.frame_rate is None for row in rows):  # videos tell theirs
+            left_out.append(chosen["fps"])
     notes = (f"columns that say nothing here: {', '.join(left_out)}",) if left_out else ()
     return Annotations(rows, f"columns {used}{divided}", (*notes, *remarks))
 
@@ -300,13 +301,24 @@ def _read_row(
     if start is None and end is not None:
         start = 0.0
     unit = _choose_unit(file, chosen)
-    if unit == "frames" and start is not None and value("fps"):
+    rate = None
+    is_pictures = any(map(file.is_pictures, file.find(value("path"))))
+    if value("fps") and (is_pictures or (unit == "frames" and start is not None)):
         rate = read_time(file, value("fps"), where)
         if not rate:
             raise ManifestError(f"A frame rate is above 0. {where} has fps='{value('fps')}'.")
+    if rate and unit == "frames" and start is not None:
         start, end, unit = start / rate, None if end is None else end / rate, "seconds"
     return Annotation(
-        value("path"), value("label"), value("group"), value("split"), start, end, unit, where
+        path=value("path"),
+        label=value("label"),
+        group=value("group"),
+        split=value("split"),
+        start=start,
+        end=end,
+        unit=unit,
+        where=where,
+        frame_rate=rate if is_pictures else None,
     )
 
 

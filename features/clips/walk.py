@@ -1,4 +1,4 @@
-"""The video files of a folder: each once, and every other file with the reason why it is none."""
+"""The clips of a folder or archive: each once, and every other file with the reason why not."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from features.errors import OptionInvalid
+from features.places.archives import ARCHIVE_SUFFIXES, is_archive, is_packed, read_archive
+from features.places.pictures import PictureSequence, find_sequence, is_picture
+from features.places.places import hash_source, is_folder, is_there, stat_source
 from features.records import IgnoredFile
-from features.system.files import hash_file
 
 VIDEO_SUFFIXES = (
     *(".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".dav", ".divx", ".dv", ".f4v", ".flv"),
@@ -22,23 +24,9 @@ VIDEO_SUFFIXES = (
 )
 # What lies beside videos and is none; files with other suffixes may be videos.
 _OTHER_SUFFIXES = (
-    *(
-        ".bmp",
-        ".csv",
-        ".db",
-        ".doc",
-        ".docx",
-        ".gz",
-        ".h5",
-        ".hdf5",
-        ".html",
-        ".ini",
-        ".ipynb",
-        ".jpeg",
-    ),
-    *(".jpg", ".json", ".jsonl", ".log", ".mat", ".md", ".mp3", ".npy", ".npz", ".pdf", ".pkl"),
-    *(".png", ".py", ".rar", ".rtf", ".srt", ".sh", ".tar", ".tgz", ".tsv", ".txt", ".vtt"),
-    *(".wav", ".webp", ".xls", ".xlsx", ".xml", ".yaml", ".yml", ".zip"),
+    *(".csv", ".db", ".doc", ".docx", ".gz", ".h5", ".hdf5", ".html", ".ini", ".ipynb", ".json"),
+    *(".jsonl", ".log", ".mat", ".md", ".mp3", ".npy", ".npz", ".pdf", ".pkl", ".py", ".rtf"),
+    *(".srt", ".sh", ".tsv", ".txt", ".vtt", ".wav", ".xls", ".xlsx", ".xml", ".yaml", ".yml"),
 )
 EVERY_SUFFIX = "all"
 _DRIVE = re.compile(r"[A-Za-z]:/")
@@ -46,7 +34,7 @@ _DRIVE = re.compile(r"[A-Za-z]:/")
 
 @dataclass(frozen=True, slots=True)
 class VideoFiles:
-    """The video files of a folder.
+    """The video files and the folders of pictures in a folder or archive.
 
     Attributes
     ----------
@@ -55,11 +43,14 @@ class VideoFiles:
     twins : dict of str to (str, str)
         Path of a file that another path leads to as well: that path, and how both are one.
     ignored : tuple of IgnoredFile
+    pictures : dict of str to PictureSequence
+        Those of `names` that are folders of numbered pictures.
     """
 
     names: tuple[str, ...]
     twins: dict[str, tuple[str, str]]
     ignored: tuple[IgnoredFile, ...]
+    pictures: dict[str, PictureSequence]
 
 
 def read_suffixes(given: str | Collection[str] | None) -> frozenset[str]:
@@ -78,8 +69,83 @@ def read_suffixes(given: str | Collection[str] | None) -> frozenset[str]:
 
 
 def find_video_files(root: Path, suffixes: frozenset[str]) -> VideoFiles:
-    """Walk a folder to any depth; hidden files and folders are passed over."""
+    """Search a folder or archive to any depth; hidden files and folders are passed over."""
+    search = _search_archive if is_archive(root) else _search_folder
+    found, links, ignored, pictures_in = search(root, suffixes)
+    sequences, no_clips = _find_sequences(found, pictures_in)
+    for folder, reason in no_clips.items():
+        names = pictures_in[folder]
+        if not suffixes:  # every file is wanted
+            found += [str(PurePosixPath(folder, name)) for name in names]
+        elif len(names) == 1:
+            ignored.append(
+                IgnoredFile(str(PurePosixPath(folder, names[0])), f"a picture, {reason}")
+            )
+        else:
+            where = str(PurePosixPath(folder, "*"))
+            ignored.append(IgnoredFile(where, f"{len(names)} pictures, {reason}"))
+    found = sorted([*found, *sequences])
+    twins = _find_twins(root, found, links)
+    return VideoFiles(tuple(found), twins, tuple(ignored), sequences)
+
+
+_Search = tuple[list[str], set[str], list[IgnoredFile], dict[str, list[str]]]
+
+
+def _search_archive(path: Path, suffixes: frozenset[str]) -> _Search:
+    archive = read_archive(path)
     found: list[str] = []
+    ignored = list(archive.ignored)
+    pictures_in: dict[str, list[str]] = {}
+    for folder, names in archive.folders.items():
+        for name in names:
+            parts = PurePosixPath(name).parts
+            is_hidden = any(part.startswith(".") for part in parts) or parts[0] == "__MACOSX"
+            reason = "hidden file" if is_hidden else _judge_suffix(parts[-1], suffixes)
+            if not is_hidden and _is_frame(name, suffixes):
+                pictures_in.setdefault(folder, []).append(parts[-1])
+            elif reason:
+                ignored.append(IgnoredFile(name, reason))
+            else:
+                found.append(name)
+    return found, set(), ignored, pictures_in
+
+
+def _find_sequences(
+    videos: Collection[str], pictures_in: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, PictureSequence], dict[str, str]]:
+    """Tell which folders of pictures are clips, and why others are none."""
+    beside = {_folder_of(name) for name in videos}
+    above = {folder for name in videos for folder in _folders_above(_folder_of(name))}
+    sequences: dict[str, PictureSequence] = {}
+    no_clips: dict[str, str] = {}
+    for folder in sorted(pictures_in, key=lambda name: -name.count("/")):
+        sequence = find_sequence(PurePosixPath(folder).name, pictures_in[folder])
+        if folder in beside:
+            no_clips[folder] = "beside videos"
+        elif sequence.problem or sequence.doubt:
+            no_clips[folder] = f"no clip: {sequence.problem or sequence.doubt}"
+        elif folder == ".":
+            no_clips[folder] = "no clip: it needs a folder of its own inside of VIDEOS"
+        elif folder in above:
+            no_clips[folder] = "no clip: beside folders of clips"
+        else:
+            sequences[folder] = sequence
+            above.update(_folders_above(folder))
+    return sequences, no_clips
+
+
+def _folder_of(name: str) -> str:
+    return str(PurePosixPath(name).parent)
+
+
+def _folders_above(folder: str) -> Iterator[str]:
+    return map(str, PurePosixPath(folder).parents)
+
+
+def _search_folder(root: Path, suffixes: frozenset[str]) -> _Search:
+    found: list[str] = []
+    pictures_in: dict[str, list[str]] = {}
     links: set[str] = set()
     ignored: list[IgnoredFile] = []
     visited: set[str] = set()
@@ -103,6 +169,9 @@ def find_video_files(root: Path, suffixes: frozenset[str]) -> VideoFiles:
         # Real folders first, so that a link never takes the place of what it points to.
         folders.sort(key=lambda name: ((root / relative / name).is_symlink(), name))
         for name in sorted(files):
+            if not name.startswith(".") and _is_frame(name, suffixes):
+                pictures_in.setdefault(relative.as_posix(), []).append(name)
+                continue
             path = relative / name
             reason = _reason_to_ignore(root / path, suffixes)
             if reason:
@@ -111,7 +180,7 @@ def find_video_files(root: Path, suffixes: frozenset[str]) -> VideoFiles:
             found.append(path.as_posix())
             if is_linked or (root / path).is_symlink():
                 links.add(path.as_posix())
-    return VideoFiles(tuple(sorted(found)), _find_twins(root, found, links), tuple(ignored))
+    return found, links, ignored, pictures_in
 
 
 def fold_name(name: str) -> str:
@@ -122,13 +191,9 @@ def fold_name(name: str) -> str:
 def _reason_to_ignore(path: Path, suffixes: frozenset[str]) -> str:
     if path.name.startswith("."):
         return "hidden file"
-    suffix = path.suffix.lower()
-    if suffixes and suffix not in suffixes:
-        if suffix in _OTHER_SUFFIXES:
-            return "not a video file type"
-        if not suffix:
-            return f"it has no suffix; --suffixes {EVERY_SUFFIX} takes it"
-        return f"its suffix '{suffix}' is not known as a video's; --suffixes {suffix[1:]} takes it"
+    reason = _judge_suffix(path.name, suffixes)
+    if reason:
+        return reason
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -136,11 +201,33 @@ def _reason_to_ignore(path: Path, suffixes: frozenset[str]) -> str:
     return "" if stat.S_ISREG(mode) else "not a regular file"
 
 
+def _is_frame(name: str, suffixes: frozenset[str]) -> bool:
+    """Tell whether a file may be one picture of a clip; --suffixes jpg makes it a clip itself."""
+    return is_picture(name) and PurePosixPath(name.lower()).suffix not in suffixes
+
+
+def _judge_suffix(name: str, suffixes: frozenset[str]) -> str:
+    suffix = PurePosixPath(name).suffix.lower()
+    if not suffixes or suffix in suffixes:
+        return ""
+    if suffix in ARCHIVE_SUFFIXES:
+        return "an archive: give it as VIDEOS itself, or unpack it"
+    if is_packed(name):
+        return "an archive that cannot be read in place: unpack it"
+    if suffix in _OTHER_SUFFIXES:
+        return "not a video file type"
+    if not suffix:
+        return f"it has no suffix; --suffixes {EVERY_SUFFIX} takes it"
+    return f"its suffix '{suffix}' is not known as a video's; --suffixes {suffix[1:]} takes it"
+
+
 def _find_twins(root: Path, found: list[str], links: set[str]) -> dict[str, tuple[str, str]]:
     twins: dict[str, tuple[str, str]] = {}
     first: dict[tuple[int, int], str] = {}
     # Real files first: they keep their place, and links to them are passed over.
     for name in sorted(found, key=lambda name: (name in links, name)):
+        if not (root / name).is_file():
+            continue  # links to folders are not followed twice, and archives have none
         facts = (root / name).stat()
         if facts.st_ino and (facts.st_nlink > 1 or name in links or links):
             kept = first.setdefault((facts.st_dev, facts.st_ino), name)
@@ -166,9 +253,9 @@ def _group(names: Iterable[str]) -> list[list[str]]:
 
 
 def _have_same_content(root: Path, one: str, other: str) -> bool:
-    if (root / one).stat().st_size != (root / other).stat().st_size:
+    if stat_source(root / one).size_bytes != stat_source(root / other).size_bytes:
         return False
-    return hash_file(root / one) == hash_file(root / other)
+    return hash_source(root / one) == hash_source(root / other)
 
 
 class PathFinder:
@@ -179,13 +266,14 @@ class PathFinder:
     another container.
     """
 
-    def __init__(self, root: Path, beside: Path, names: Collection[str]) -> None:
+    def __init__(self, root: Path, beside: Path, files: VideoFiles) -> None:
         self._root = Path(os.path.normpath(root.absolute()))
         self._beside = beside.absolute()
-        self._names = frozenset(names)
+        self._files = files
+        self._names = frozenset(files.names)
         self._by_stem: dict[str, list[str]] = {}
         self._places: dict[str, None] = {}  # what stands for the video folder elsewhere
-        for name in names:
+        for name in files.names:
             self._by_stem.setdefault(fold_name(PurePosixPath(name).stem), []).append(name)
 
     def find(self, path: str) -> list[str]:
@@ -193,7 +281,9 @@ class PathFinder:
         for written in dict.fromkeys((path, path.replace("\\", "/"))):
             for place in (self._root, self._beside):
                 inside = self._relative_to_root(place / written)
-                if inside and (inside in self._names or (self._root / inside).is_file()):
+                if not inside or inside == ".":
+                    continue
+                if inside in self._names or is_there(self._root / inside):
                     return [inside]
         parts = PurePosixPath(path.replace("\\", "/")).parts
         wanted = [fold_name(part) for part in parts if part not in ("/", ".", "..")]
@@ -213,6 +303,14 @@ class PathFinder:
             if above:
                 self._places.setdefault(f"{PurePosixPath(*above)}/".replace("//", "/"))
         return best
+
+    def is_pictures(self, name: str) -> bool:
+        """Tell whether a file that was found is a folder, as it is where pictures are the clip."""
+        return name in self._files.pictures or is_folder(self._root / name)
+
+    def real_name(self, name: str) -> str:
+        """Return the one name of a file that has several."""
+        return self._files.twins.get(name, (name, ""))[0]
 
     def place(self, path: str) -> str | None:
         """Give the id of a path that is not there; None if it lies outside the video folder.

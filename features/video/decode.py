@@ -18,11 +18,18 @@ from typing import Any, Literal
 import numpy as np
 
 from features.errors import VideoUnreadable
-from features.records import FloatArray, FrameArray, FrameSampling, IntArray, VideoFacts
+from features.places.places import stat_source
+from features.records import (
+    FloatArray,
+    FrameArray,
+    FrameSampling,
+    IntArray,
+    SourceFile,
+    VideoFacts,
+)
 from features.video.frames import FrameBatch, FrameBuffer, PictureMaker, encode_jpeg, upright_size
 from features.video.index import (
     KEPT_BYTES,
-    USUAL_RATE,
     PacketIndex,
     Plan,
     plan_decoding,
@@ -33,11 +40,13 @@ from features.video.sampling import choose_positions, find_grid, make_frame_filt
 from features.video.source import (
     LACKS_MEMORY,
     TO_MEND,
+    USUAL_RATE,
     VideoSource,
     import_av,
     name_codec,
     open_video,
     read_packets,
+    reopen,
 )
 
 __all__ = [
@@ -102,6 +111,7 @@ def read_frames(
     span: Span = WHOLE,
     decodes_all: bool = False,
     kept_bytes: int = KEPT_BYTES,
+    frame_rate: float | None = None,
 ) -> Iterator[FrameBatch | VideoFacts]:
     """Decode the chosen frames of a video file, or of a part of it.
 
@@ -121,6 +131,8 @@ def read_frames(
         Decode everything, which gives the same frames: the check of all that is left out.
     kept_bytes : int, default 64 MiB
         Packets of a video up to this size are kept in memory, so that the file is read once.
+    frame_rate : float, optional
+        Frames per second of a folder of pictures.
 
     Yields
     ------
@@ -143,6 +155,7 @@ def read_frames(
         on_progress=on_progress,
         decodes_all=decodes_all,
         kept_bytes=kept_bytes,
+        frame_rate=frame_rate,
     ):
         yield item if isinstance(item, VideoFacts) else item[1]
 
@@ -157,13 +170,14 @@ def read_spans(
     on_progress: Callable[[], None] = lambda: None,
     decodes_all: bool = False,
     kept_bytes: int = KEPT_BYTES,
+    frame_rate: float | None = None,
 ) -> Iterator[tuple[int, FrameBatch] | VideoFacts]:
     """Decode the chosen frames of several parts of one file in one pass; see `read_frames`.
 
     Yields (number of the span, batch), each span's in the order of time, and last the facts. A
     single span without a frame is a `VideoUnreadable`; of several, it yields nothing.
     """
-    with open_video(path) as source:
+    with open_video(path, frame_rate) as source:
         index = _read_index(source, on_progress, kept_bytes, keeps=WHOLE not in spans)
         job = _Job(source, index, spans, sampling, size_px, most_frames, on_progress)
         plan = job.plan()
@@ -183,14 +197,13 @@ def read_spans(
 
 
 # Spans of one file are often read one after the other.
-_last_index: dict[tuple[Path, int, int, int], PacketIndex] = {}
+_last_index: dict[tuple[Path, SourceFile, float | None, int], PacketIndex] = {}
 
 
 def _read_index(
     source: VideoSource, on_progress: Callable[[], None], kept_bytes: int, *, keeps: bool
 ) -> PacketIndex:
-    facts = source.path.stat()
-    key = (source.path, facts.st_size, facts.st_mtime_ns, kept_bytes)
+    key = (source.path, stat_source(source.path), source.given_rate, kept_bytes)
     index = _last_index.get(key)
     if index is None or not keeps:
         _last_index.clear()
@@ -275,7 +288,7 @@ def _decode_forward(
         packets: Iterable[Any] | None = index.packets
         if packets is None:
             # From another container: where reading has to seek, this one's decoder would forget.
-            reader = stack.enter_context(open_video(source.path))
+            reader = stack.enter_context(reopen(source))
             packets = read_packets(reader, on_progress)
         for number, packet in enumerate(packets):
             on_progress()
@@ -481,7 +494,7 @@ class _Job:
             self._is_fresh = False
             yield from _decode_forward(self._source, self._index, self._decoder, self._on_progress)
             return
-        with open_video(self._source.path) as source:
+        with reopen(self._source) as source:
             self._decoder = _Decoder(source)
             yield from _decode_forward(source, self._index, self._decoder, self._on_progress)
 
@@ -573,7 +586,7 @@ def _make_facts(
         )
     if n_decoded == 0:
         raise VideoUnreadable(
-            f"no frame decodes of {len(index.pts)} packets: damaged, or a kind of "
+            f"no frame decodes of {len(index.pts)} {source.unit}: damaged, or a kind of "
             f"{name_codec(source)} that FFmpeg does not decode; {TO_MEND}"
         )
     rate = source.frame_rate
@@ -594,7 +607,7 @@ def _notes(source: VideoSource, index: PacketIndex, n_bad: int) -> Iterator[str]
         yield f"the header claims {index.n_claimed} frames, {n_shown} are there: cut off"
     n_damaged = max(n_bad, index.n_damaged)
     if n_damaged:
-        yield f"damaged: {n_damaged} of {n_packets} packets are bad"
+        yield f"damaged: {n_damaged} of {n_packets} {source.unit} are bad"
     if not index.has_times:
         yield f"no timestamps: times are counted at {float(source.frame_rate or USUAL_RATE):g} fps"
     if source.note:
@@ -623,7 +636,7 @@ def read_picture(
                 picture = None
             if picture is not None and not missing:
                 return encode_jpeg(picture, most_px)
-        with open_video(path) as again:
+        with reopen(source) as again:
             frames = _decode_forward(again, index, _Decoder(again), on_progress)
             for position, frame in enumerate(frames):
                 if position == frame_index:
@@ -632,14 +645,17 @@ def read_picture(
 
 
 def read_pictures(
-    path: Path, *, on_progress: Callable[[], None] = lambda: None
+    path: Path,
+    *,
+    on_progress: Callable[[], None] = lambda: None,
+    frame_rate: float | None = None,
 ) -> Iterator[FrameArray | VideoFacts]:
     """Decode every frame of a video file, whole: facts, pictures in BGR, facts.
 
     The first facts are what the header claims, the last what the whole file showed; pictures are
     uint8 of shape (height, width, 3), rotation applied. `VideoUnreadable` if no frame decodes.
     """
-    with open_video(path) as source:
+    with open_video(path, frame_rate) as source:
         rate = source.frame_rate
         context = source.stream.codec_context
         yield VideoFacts(
@@ -647,7 +663,7 @@ def read_pictures(
         )
         index = read_index(source, on_progress)
         decoder, maker, n_decoded, size = _Decoder(source), PictureMaker("bgr24"), 0, (0, 0)
-        with open_video(path) as again:
+        with reopen(source) as again:
             decoder = _Decoder(again)
             for frame in _decode_forward(again, index, decoder, on_progress):
                 picture = maker.make(frame)
@@ -662,7 +678,7 @@ def count_frames(path: Path, *, on_progress: Callable[[], None] = lambda: None) 
     try:
         with open_video(path) as source:
             index = read_index(source, on_progress)
-            with open_video(path) as again:
+            with reopen(source) as again:
                 return sum(1 for _ in _decode_forward(again, index, _Decoder(again), on_progress))
     except VideoUnreadable:
         return 0

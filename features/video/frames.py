@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -221,19 +222,34 @@ def _rgb_matrix(red: float, blue: float, *, is_full: bool) -> FloatArray:
 
 def _display_matrix(frame: Any) -> tuple[int, ...] | None:
     """Return a, b, c, d of x' = a x + c y, y' = b x + d y, or None if it changes nothing."""
-    from av.sidedata.sidedata import SideDataContainer
-
-    container: Any = SideDataContainer  # its stub takes no arguments
-    try:
-        # The frame's own `side_data` would refer back to it and keep its buffer until the garbage
-        # collector runs.
-        for item in container(frame):
+    # The frame's own `side_data` would refer back to it and keep its buffer until the garbage
+    # collector runs.
+    container = _side_data_class()(frame)
+    for number in range(len(container)):
+        item = container[number]
+        try:
             if item.type.name == "DISPLAYMATRIX":
                 a, b, _, c, d = struct.unpack("=5i", bytes(item)[:20])
                 return None if a > 0 and d > 0 and b == 0 == c else (a, b, c, d)
-    except ValueError:  # side data of a kind that this PyAV does not know yet
-        pass
+        except ValueError:  # of a kind that this PyAV does not know yet
+            continue
     return None
+
+
+@cache
+def _side_data_class() -> Any:
+    from av.sidedata.sidedata import SideDataContainer
+
+    base: Any = SideDataContainer  # its stub takes no arguments
+
+    class SideData(base):  # type: ignore[misc]
+        """What comes with a frame, up to the first of a kind that this PyAV does not know yet."""
+
+        def __init__(self, frame: Any) -> None:
+            with suppress(ValueError):
+                super().__init__(frame)
+
+    return SideData
 
 
 def _turn(picture: FrameArray, matrix: tuple[int, ...]) -> FrameArray:

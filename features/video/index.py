@@ -9,7 +9,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import compress, pairwise
 from typing import Any
 
@@ -18,10 +17,9 @@ import numpy as np
 from features.errors import VideoUnreadable
 from features.records import FloatArray
 from features.video.packets import INTRA_CODECS, make_inspector
-from features.video.source import VideoSource, name_codec, read_packets
+from features.video.source import USUAL_RATE, VideoSource, name_codec, read_packets
 
 KEPT_BYTES = 64 * 2**20
-USUAL_RATE = Fraction(25)
 _EXACT_CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 
 

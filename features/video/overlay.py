@@ -44,7 +44,12 @@ class Caption:
 
 
 def write_overlay(
-    source: Path, target: Path, caption: Caption, *, on_progress: Callable[[], None]
+    source: Path,
+    target: Path,
+    caption: Caption,
+    *,
+    on_progress: Callable[[], None],
+    frame_rate: float | None = None,
 ) -> VideoFacts:
     """Copy a video, every frame at the source's frame rate, with a band below; return its facts.
 
@@ -57,7 +62,7 @@ def write_overlay(
     canvas: FrameArray | None = None
     size = (0, 0)
     with ExitStack() as stack:
-        for item in read_pictures(source, on_progress=on_progress):
+        for item in read_pictures(source, on_progress=on_progress, frame_rate=frame_rate):
             if isinstance(item, VideoFacts):
                 facts = item
                 continue

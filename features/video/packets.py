@@ -13,6 +13,7 @@ from typing import Any
 INTRA_CODECS = frozenset(
     {"mjpeg", "prores", "dnxhd", "dvvideo", "rawvideo", "huffyuv", "ffvhuff", "utvideo", "cfhd"}
     | {"v210", "magicyuv", "hap", "jpeg2000", "r210", "v410", "lagarith"}
+    | {"png", "webp", "bmp", "tiff"}
 )
 
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from features.errors import SamplingError
+from features.errors import OptionInvalid, SamplingError
 from features.records import FloatArray, FrameSampling, IntArray
 
 DEFAULT_FRAMES_PER_CLIP = 20
@@ -95,6 +95,15 @@ def choose_sampling(
             hint="use --all-frames to embed every frame",
         )
     return FrameSampling("uniform", float(count))
+
+
+def require_frame_rate(frame_rate: float | None) -> None:
+    """Refuse a frame rate of pictures that is none."""
+    if frame_rate is not None and not 0 < frame_rate <= MOST_FPS:
+        raise OptionInvalid(
+            f"--frame-rate must be above 0 and at most {MOST_FPS} frames per second. "
+            f"Received: {frame_rate:g}."
+        )
 
 
 def sample_indices(n_available: int, *, n_wanted: int) -> IntArray:

@@ -2,44 +2,59 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from features.errors import DecoderBroken, VideoUnreadable
+from features.places.pictures import PictureSequence
+from features.places.places import find_member, open_binary, read_pictures_of
 
 LACKS_MEMORY = "needs more memory than --clip-memory allows"
 MEND = "ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4"
 TO_MEND = f"convert it in a program that plays it, or try '{MEND}'"
 _NO_PICTURE_HINT = f"play the file in another program; if it plays, re-encode it: {MEND}"
 
+USUAL_RATE = Fraction(25)
 # A playlist disguised as a video must not make FFmpeg open other places.
 _OPTIONS = {"protocol_whitelist": "file,crypto,data"}
+_INNER_OPTIONS = {"protocol_whitelist": "crypto,data"}
 _STILL_CODECS = frozenset({"png", "bmp", "webp", "tiff", "jpegls", "jpeg2000", "ppm", "svg"})
 _MOST_TRIES = 20
 # Up to this size, H.264 without a stated reordering depth may keep sixteen pictures waiting.
 _MOST_PATIENT_PIXELS = 4096 * 2304
+_PICTURE_STARTS = (
+    *((b"\xff\xd8\xff", "mjpeg"), (b"\x89PNG", "png"), (b"BM", "bmp")),
+    *((b"II*\0", "tiff"), (b"MM\0*", "tiff")),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class VideoSource:
-    """An opened file and the stream of it that is decoded."""
+    """An opened file and the stream of it that is decoded; or a folder of pictures, seen so."""
 
     path: Path
     container: Any
     stream: Any
     note: str  # says which stream was taken, where there are several
     read_faults: list[str] = field(default_factory=list)  # met while reading packets
+    given_rate: float | None = None  # frames per second of pictures
 
     @property
     def codec(self) -> str:
         """FFmpeg's name of the codec, such as "h264"."""
         return str(self.stream.codec_context.codec.canonical_name)
+
+    @property
+    def unit(self) -> str:
+        """What one packet is called in messages."""
+        return "pictures" if self.container.format.name == "pictures" else "packets"
 
     @property
     def frame_rate(self) -> Fraction | None:
@@ -80,32 +95,25 @@ def decoder_version() -> str:
 
 
 @contextmanager
-def open_video(path: Path) -> Iterator[VideoSource]:
-    """Open a file at its best video stream; FFmpeg's faults become `VideoUnreadable`."""
-    av = import_av()
-    try:
-        container = av.open(str(path.absolute()), options=_OPTIONS, metadata_errors="replace")
-    except MemoryError as problem:
-        raise VideoUnreadable(f"decoding {LACKS_MEMORY}") from problem
-    except (OSError, av.error.FFmpegError, ValueError) as problem:
-        raise VideoUnreadable(_why_not_opened(path), hint=_NO_PICTURE_HINT) from problem
-    try:
-        stream, note = _choose_stream(container)
-        context = stream.codec_context
-        context.thread_count = 1
-        context.thread_type = "NONE"
-        is_small = context.width * context.height <= _MOST_PATIENT_PIXELS
-        if context.codec.canonical_name == "h264" and is_small:
-            # Without it a stream that hides how deep it reorders loses frames on the way.
-            context.options = {"strict": "strict"}
-        for other in container.streams:
-            if other.index != stream.index:
-                other.discard = av.stream.Discard.all
-        yield VideoSource(path, container, stream, note)
-    except MemoryError as problem:
-        raise VideoUnreadable(f"decoding {LACKS_MEMORY}") from problem
-    finally:
-        container.close()
+def open_video(path: Path, frame_rate: float | None = None) -> Iterator[VideoSource]:
+    """Open a clip at its best video stream; FFmpeg's faults become `VideoUnreadable`.
+
+    `frame_rate` is that of a folder of pictures, which cannot tell its own.
+    """
+    pictures = read_pictures_of(path)
+    with ExitStack() as stack:
+        try:
+            if pictures is None:
+                yield _open_container(path, stack)
+            else:
+                yield _open_pictures(path, pictures, frame_rate)
+        except MemoryError as problem:
+            raise VideoUnreadable(f"decoding {LACKS_MEMORY}") from problem
+
+
+def reopen(source: VideoSource) -> AbstractContextManager[VideoSource]:
+    """Open once more what a source was opened from."""
+    return open_video(source.path, source.given_rate)
 
 
 def read_packets(source: VideoSource, on_progress: Callable[[], None]) -> Iterator[Any]:
@@ -151,6 +159,112 @@ def name_codec(source: VideoSource) -> str:
     picture = context.format.name if context.format else None
     details = [str(text) for text in (context.profile, picture) if text]
     return source.codec + (f" ({', '.join(details)})" if details else "")
+
+
+def _open_container(path: Path, stack: ExitStack) -> VideoSource:
+    av = import_av()
+    try:
+        place: Any = str(path.absolute())
+        options = _OPTIONS
+        if find_member(path) is not None:
+            place, options = stack.enter_context(open_binary(path)), _INNER_OPTIONS
+        container = av.open(place, options=options, metadata_errors="replace")
+    except MemoryError:
+        raise
+    except (OSError, av.error.FFmpegError, ValueError) as problem:
+        raise VideoUnreadable(_why_not_opened(path), hint=_NO_PICTURE_HINT) from problem
+    stack.callback(container.close)
+    stream, note = _choose_stream(container)
+    context = stream.codec_context
+    context.thread_count = 1
+    context.thread_type = "NONE"
+    is_small = context.width * context.height <= _MOST_PATIENT_PIXELS
+    if context.codec.canonical_name == "h264" and is_small:
+        # Without it a stream that hides how deep it reorders loses frames on the way.
+        context.options = {"strict": "strict"}
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = av.stream.Discard.all
+    return VideoSource(path, container, stream, note)
+
+
+def _open_pictures(
+    folder: Path, pictures: PictureSequence, frame_rate: float | None
+) -> VideoSource:
+    rate = None if frame_rate is None else Fraction(frame_rate).limit_denominator(100_000)
+    reader = _PictureReader(folder, pictures, 1 / (rate or USUAL_RATE))
+    av = import_av()
+    codec = next(filter(None, map(_name_picture_codec, reader.read_starts())), None)
+    if codec is None:
+        raise VideoUnreadable(
+            f"no picture that can be read among {len(pictures.names)}, such as "
+            f"'{pictures.names[0]}'",
+            hint="pictures are JPEG, PNG, WebP, BMP or TIFF files",
+        )
+    context = av.CodecContext.create(codec, "r")
+    context.thread_count = 1
+    context.thread_type = "NONE"
+    stream = SimpleNamespace(
+        codec_context=context,
+        frames=len(pictures.names),
+        time_base=reader.time_base,
+        average_rate=rate,
+        guessed_rate=None,
+        base_rate=None,
+    )
+    untimed = "" if rate else f"no frame rate: times are counted at {USUAL_RATE} fps"
+    note = "; ".join(filter(None, (pictures.note, untimed)))
+    return VideoSource(folder, reader, stream, note, reader.faults, frame_rate)
+
+
+def _name_picture_codec(start: bytes) -> str | None:
+    if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
+        return "webp"
+    return next((codec for magic, codec in _PICTURE_STARTS if start.startswith(magic)), None)
+
+
+class _PictureReader:
+    """Stands for FFmpeg's container where a clip is a folder: each picture is a packet."""
+
+    format = SimpleNamespace(name="pictures")
+    start_time = None
+
+    def __init__(self, folder: Path, pictures: PictureSequence, time_base: Fraction) -> None:
+        self._folder = folder
+        self._pictures = pictures
+        self._next = 0
+        self.time_base = time_base
+        self.faults: list[str] = []
+
+    def read_starts(self) -> Iterator[bytes]:
+        for number in range(len(self._pictures.names)):
+            yield self._read(number, 16)
+
+    def seek(self, stamp: int, *, stream: Any) -> None:
+        self._next = bisect_left(self._pictures.places, stamp)
+
+    def demux(self, stream: Any) -> Iterator[Any]:
+        av = import_av()
+        while self._next < len(self._pictures.names):
+            number, self._next = self._next, self._next + 1
+            content = self._read(number)
+            is_jpeg = content.startswith(b"\xff\xd8")
+            # Of a JPEG that is cut off FFmpeg makes a picture, and does not say so.
+            if not content or (is_jpeg and content.find(b"\xff\xd9", len(content) // 2) < 0):
+                self.faults.append(f"'{self._pictures.names[number]}' is empty or cut off")
+            if content:
+                packet = av.Packet(content)
+                packet.pts = packet.dts = self._pictures.places[number]
+                packet.time_base = self.time_base
+                packet.is_keyframe = True
+                yield packet
+
+    def _read(self, number: int, n_bytes: int = -1) -> bytes:
+        try:
+            with open_binary(self._folder / self._pictures.names[number]) as file:
+                return file.read(n_bytes)
+        except OSError:
+            return b""
 
 
 def _choose_stream(container: Any) -> tuple[Any, str]:
@@ -201,7 +315,7 @@ def _is_attached(stream: Any) -> bool:
 
 def _why_not_opened(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_binary(path) as file:
             start = file.read(1)
     except OSError as problem:
         return f"the file cannot be opened: {problem.strerror or problem}"

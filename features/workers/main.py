@@ -20,8 +20,8 @@ import numpy as np
 
 from features.backbone.litert import Engine, LiteRTEngine
 from features.errors import EngineUnavailable, FrameHeadError, VideoUnreadable
+from features.places.places import hash_source, stat_source
 from features.records import FrameSampling, VideoFacts
-from features.system.files import hash_file
 from features.system.processes import claim_output, describe_problem
 from features.video.decode import LACKS_MEMORY, WHOLE, Span, read_frames, read_picture
 from features.video.frames import FrameBatch, import_cv2
@@ -67,11 +67,15 @@ def _answer(
         elif "caption" in request:
             target = Path(os.fsdecode(bytes.fromhex(request["overlay_hex"])))
             facts = write_overlay(
-                path, target, Caption(**request["caption"]), on_progress=alive.beat
+                path,
+                target,
+                Caption(**request["caption"]),
+                on_progress=alive.beat,
+                frame_rate=request.get("frame_rate"),
             )
         else:
             send_message(replies, {"kind": "hashed", **_describe_file(path, alive.beat)})
-            facts = _send_frames(path, request.get("span"), settings, engine, replies, alive)
+            facts = _send_frames(path, request, settings, engine, replies, alive)
     except (FrameHeadError, OSError, MemoryError, ArithmeticError, ValueError) as problem:
         reason = problem.message if isinstance(problem, FrameHeadError) else _say(problem)
         # Once memory has run out, what is left of it cannot be relied on.
@@ -83,7 +87,7 @@ def _answer(
 
 def _send_frames(
     path: Path,
-    span: dict[str, Any] | None,
+    request: dict[str, Any],
     settings: dict[str, Any],
     engine: Engine | None,
     replies: IO[bytes],
@@ -98,7 +102,8 @@ def _send_frames(
         size_px=settings["size_px"],
         most_frames=most_frames,
         on_progress=alive.beat,
-        span=_read_span(span),
+        span=_read_span(request.get("span")),
+        frame_rate=request.get("frame_rate"),
     ):
         if isinstance(item, VideoFacts):
             facts = item
@@ -169,13 +174,12 @@ class _Heartbeat:
 
 def _describe_file(path: Path, beat: Callable[[], None]) -> dict[str, Any]:
     """Lay out a `SourceFile`, taken before decoding: a file that changes meanwhile is seen."""
-    facts = path.stat()
-    known = (path, facts.st_size, facts.st_mtime_ns)
+    source = stat_source(path)
+    known = (path, source)
     # Spans of one file come one after another.
     if _last_hashed.get("file") != known:
-        _last_hashed.update(file=known, sha256=hash_file(path, beat))
-    digest = _last_hashed["sha256"]
-    return {"size_bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns, "sha256": digest}
+        _last_hashed.update(file=known, sha256=hash_source(path, beat))
+    return {**asdict(source), "sha256": _last_hashed["sha256"]}
 
 
 def _say(problem: Exception) -> str:

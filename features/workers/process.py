@@ -13,6 +13,7 @@ from typing import Any
 import numpy.typing as npt
 
 from features.errors import EngineUnavailable
+from features.places.places import is_there
 from features.records import Clip, FrameSampling, SourceFile, VectorDtype, VideoFacts
 from features.system.processes import Helper, rebuild_problem
 from features.video.overlay import Caption
@@ -108,6 +109,8 @@ class DecodeWorker:
         """Decode one clip; ends with a `ClipEnd` whatever happens to the process."""
         source = SourceFile(0, 0, "")
         request: dict[str, Any] = {"path_hex": os.fsencode(clip.path).hex()}
+        if clip.frame_rate is not None:
+            request["frame_rate"] = clip.frame_rate
         if clip.is_span:
             in_frames = clip.start_frame is not None
             request["span"] = {
@@ -173,5 +176,5 @@ class DecodeWorker:
 
 def _failed(clip: Clip, source: SourceFile, reason: str) -> ClipEnd:
     # A file that went away meanwhile is to be tried again as soon as it is back.
-    known = source if clip.path.exists() else SourceFile(0, 0, "")
+    known = source if is_there(clip.path) else SourceFile(0, 0, "")
     return ClipEnd(clip, known, VideoFacts(), reason)

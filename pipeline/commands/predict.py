@@ -39,6 +39,11 @@ from pipeline.runs.predict import Prediction, PredictSummary, predict_videos
     "everywhere), OUT.webm (VP8) or OUT.avi (Motion JPEG); for several videos a folder.",
 )
 @overwrite_option("Replace existing overlays.")
+@click.option(
+    "--frame-rate",
+    type=float,
+    help="Frames per second of folders of pictures; needed if the store was made with --fps.",
+)
 @options_from(EmbedOptions, "embedding")
 @common_options
 def command(
@@ -47,11 +52,15 @@ def command(
     weights: Path | None,
     overlay: Path | None,
     overwrite: bool,
+    frame_rate: float | None,
     embedding: EmbedOptions,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Classify video files, or all videos of a folder, with the trained head in RUN."""
+    """Classify video files, or all videos of a folder or archive, with the trained head in RUN.
+
+    A folder of numbered pictures is one video.
+    """
     with ProgressBar(quiet=quiet) as bar:
         summary = predict_videos(
             run,
@@ -60,6 +69,7 @@ def command(
             embedding=embedding,
             overlay=overlay,
             overwrite=overwrite,
+            frame_rate=frame_rate,
             on_progress=bar.update,
         )
     decoder = summary.run.header.decoder

@@ -11,9 +11,11 @@ from pathlib import Path
 from features.backbone.engines import choose_engine
 from features.backbone.weights import IMAGENET, BackboneFiles, BackboneOptions, find_backbone
 from features.clips.discover import NO_LABELS, FolderOptions, discover_clips
-from features.embed import EmbedOptions, embed_clips
+from features.embed import EmbedOptions, embed_clips, require_frame_rates
 from features.errors import VideosNotFound, WeightsMismatch
 from features.extract import Progress
+from features.places.archives import is_archive, refuse_packed
+from features.places.places import is_folder, is_there
 from features.records import Clip, ClipEmbedding, ClipOutcome, ClipRecord
 from pipeline.data.sequences import sequence_from_vectors
 from pipeline.heads.model import predict_clips
@@ -90,6 +92,7 @@ def predict_videos(
     embedding: EmbedOptions = EmbedOptions(),
     overlay: str | Path | None = None,
     overwrite: bool = False,
+    frame_rate: float | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> PredictSummary:
     """Classify video files with a trained head.
@@ -101,7 +104,8 @@ def predict_videos(
     run_path : str or Path
         Folder written by ``train-head``.
     videos : sequence of str or Path
-        Files, of any type, and folders, of which every video file is taken.
+        Files, of any type; folders of numbered pictures, each one clip; other folders and
+        archives (.zip, .tar), of which every clip is taken.
     weights : str or Path, optional
         Where the backbone's weights are now; by default where they were when the store was
         made. They must be the same weights.
@@ -112,6 +116,8 @@ def predict_videos(
         video, its suffix one of ``.mp4``, ``.webm``, ``.avi``; a folder for several.
     overwrite : bool, default False
         Whether overlays that stand there may be replaced.
+    frame_rate : float, optional
+        Frames per second of folders of pictures; needed if the store was made with ``--fps``.
     on_progress : callable, optional
         Called with a `Progress` at the start and after each clip; with overlays, each clip
         counts once more.
@@ -129,14 +135,15 @@ def predict_videos(
     WeightsNotFound, WeightsMismatch
         If the weights are gone, or others are there.
     OptionInvalid
-        If `overlay` cannot be written so.
+        If `overlay` cannot be written so, or `frame_rate` is none or lacks.
     OutputExists, OutputUnwritable
         If something stands where an overlay should go, or it cannot be written.
     """
     started = time.perf_counter()
     run = read_run(run_path)
-    named = _list_clips(videos)
+    named = _list_clips(videos, frame_rate)
     clips = [clip for clip, _ in named]
+    require_frame_rates(clips, run.header.sampling)
     targets = {} if overlay is None else plan_overlays(named, overlay, overwrite=overwrite)
     n_steps = len(clips) + len(targets)
     backbone = find_run_backbone(run, weights)
@@ -213,20 +220,26 @@ def find_run_backbone(run: Run, weights: str | Path | None = None) -> BackboneFi
     return found
 
 
-def _list_clips(videos: Iterable[str | Path]) -> list[tuple[Clip, str]]:
+def _list_clips(videos: Iterable[str | Path], frame_rate: float | None) -> list[tuple[Clip, str]]:
     """List the clips, each with its name below the folder that was given."""
+    options = FolderOptions(labels=NO_LABELS, frame_rate=frame_rate)
     clips: dict[str, tuple[Clip, str]] = {}
     for video in videos:
         path = Path(video)
-        if path.is_dir():
-            found = discover_clips(path, FolderOptions(labels=NO_LABELS)).clips
-            named = ((Clip(str(clip.path), clip.path), clip.clip_id) for clip in found)
-            clips.update({clip.clip_id: (clip, name) for clip, name in named})
-        elif path.exists():
-            clips[str(path)] = (Clip(str(path), path), path.name)
+        refuse_packed(path)
+        is_pictures = is_folder(path) and is_there(path)
+        if is_archive(path) or (path.is_dir() and not is_pictures):
+            for clip in discover_clips(path, options).clips:
+                name = str(clip.path)
+                clips[name] = (replace(clip, clip_id=name, group=""), clip.clip_id)
+        elif is_there(path):
+            rate = frame_rate if is_pictures else None
+            clip = Clip(str(path), path, is_pictures=is_pictures, frame_rate=rate)
+            clips[str(path)] = (clip, path.name)
         else:
             raise VideosNotFound(
-                f"VIDEO must be a video file or a folder of them. '{path}' does not exist.",
+                f"VIDEO must be a video file, or a folder or archive of them. '{path}' does not "
+                "exist.",
                 hint="check the path",
             )
     return list(clips.values())

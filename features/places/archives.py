@@ -1,0 +1,326 @@
+"""Archives: the members of a .zip or .tar by name, each read where it lies, nothing unpacked."""
+
+from __future__ import annotations
+
+import io
+import lzma
+import re
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, cast
+
+from features.errors import ArchiveUnreadable
+from features.records import IgnoredFile
+from features.system.text import format_count
+
+ARCHIVE_SUFFIXES = (".zip", ".tar")
+# Their members cannot be reached one by one.
+_PACKED = re.compile(r"\.(?:tgz|tbz2?|txz|tzst|tar\.\w+|7z|rar)$", re.IGNORECASE)
+_TO_UNPACK = "unpack it, or pack it anew as .zip or as plain .tar"
+# Deflate reaches 1032; of videos and pictures nothing is left to gain.
+_MOST_RATIO = 200
+_LEAST_BOMB_BYTES = 2**28
+_BUFFER_BYTES = 1 << 16
+_ENCRYPTED = 0x1
+_IS_UTF8 = 0x800
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_DRIVE = re.compile(r"[A-Za-z]:")
+_ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of an archive.
+
+    Attributes
+    ----------
+    size_bytes : int
+        Unpacked, as the archive claims it.
+    offset : int
+        Where its bytes are, or what the archive says of them.
+    packed : zipfile.ZipInfo or None
+        If it has to be unpacked while it is read.
+    """
+
+    name: str
+    size_bytes: int
+    offset: int
+    packed: zipfile.ZipInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """What an archive holds.
+
+    Attributes
+    ----------
+    members : mapping of str to Member
+        By path inside, with "/" between folders; none leads out.
+    folders : mapping of str to list of str
+        Paths of the members that lie directly in each folder; the outermost is ".".
+    ignored : tuple of IgnoredFile
+        What cannot be read, or must not, and why.
+    mtime_ns : int
+    zip : zipfile.ZipFile or None
+        None for a .tar.
+    """
+
+    path: Path
+    members: Mapping[str, Member]
+    folders: Mapping[str, list[str]]
+    ignored: tuple[IgnoredFile, ...]
+    mtime_ns: int
+    zip: zipfile.ZipFile | None
+
+
+_last: dict[tuple[Path, int, int], Archive] = {}
+
+
+def is_archive(path: Path) -> bool:
+    """Tell whether a file has the suffix of an archive that can be read; see `refuse_packed`."""
+    return path.suffix.lower() in ARCHIVE_SUFFIXES and path.is_file()
+
+
+def is_packed(name: str) -> bool:
+    """Tell whether a name is that of an archive whose members cannot be reached one by one."""
+    return _PACKED.search(name) is not None
+
+
+def refuse_packed(path: Path) -> None:
+    """Raise ArchiveUnreadable for archives whose members cannot be reached one by one."""
+    if is_packed(path.name):
+        raise ArchiveUnreadable(
+            "An archive is read in place if it is a .zip or a .tar without compression. "
+            f"'{path}' is neither: to reach one clip, all before it would have to be unpacked.",
+            hint=_TO_UNPACK,
+        )
+
+
+def read_archive(path: Path) -> Archive:
+    """List what an archive holds; the last one is remembered. ArchiveUnreadable."""
+    facts = path.stat()
+    key = (path, facts.st_size, facts.st_mtime_ns)
+    if key not in _last:
+        opened = _open_zip(path) if path.suffix.lower() == ".zip" else None
+        members: dict[str, Member] = {}
+        ignored: list[IgnoredFile] = []
+        for item in _read_tar(path) if opened is None else _read_zip(opened):
+            if isinstance(item, IgnoredFile):
+                ignored.append(item)
+                continue
+            if item.name in members:  # unpacking would overwrite it as well
+                ignored.append(
+                    IgnoredFile(item.name, "an earlier member of a name that comes again")
+                )
+            members[item.name] = item
+        folders: dict[str, list[str]] = {}
+        for name in members:
+            folders.setdefault(str(PurePosixPath(name).parent), []).append(name)
+        _last.clear()
+        _last[key] = Archive(path, members, folders, tuple(ignored), facts.st_mtime_ns, opened)
+    return _last[key]
+
+
+def open_member(archive: Archive, member: Member) -> BinaryIO:
+    """Open a member for reading; it can seek. Where it is damaged, it ends."""
+    raw: Any = (
+        _Unpacking(archive.zip, member.packed)
+        if archive.zip is not None and member.packed is not None
+        else _Part(archive.path, member, has_header=archive.zip is not None)
+    )
+    return io.BufferedReader(raw, _BUFFER_BYTES)
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as problem:
+        raise ArchiveUnreadable(
+            f"A .zip has a list of its members at its end. '{path}' has none that can be read "
+            f"({problem}): it may be cut off.",
+            hint=f"copy it anew, or try 'zip -FF {path.name} --out repaired.zip'",
+        ) from problem
+
+
+def _read_zip(archive: zipfile.ZipFile) -> Iterator[Member | IgnoredFile]:
+    for info in archive.infolist():
+        written = info.orig_filename
+        if not info.flag_bits & _IS_UTF8:
+            try:  # many programs write UTF-8 and do not say so
+                written = written.encode("cp437").decode("utf-8")
+            except UnicodeError:
+                written = info.filename
+        if written.endswith(("/", "\\")):
+            continue
+        # Windows' own separator is against the rules, and common.
+        name = _clean(written.replace("\\", "/"))
+        kind = info.external_attr >> 28
+        if name is None:
+            yield IgnoredFile(written, "its name leads out of the archive")
+        elif info.flag_bits & _ENCRYPTED:
+            yield IgnoredFile(name, "it is encrypted")
+        elif info.create_system == 3 and kind not in (0, 8):
+            yield IgnoredFile(name, "a link or device, not a file")
+        elif (
+            info.file_size > _LEAST_BOMB_BYTES and info.file_size > _MOST_RATIO * info.compress_size
+        ):
+            ratio = info.file_size // max(info.compress_size, 1)
+            yield IgnoredFile(
+                name, f"it would unpack to {ratio} times its size; unpack it if that is meant"
+            )
+        elif info.compress_type == zipfile.ZIP_STORED:
+            yield Member(name, info.file_size, info.header_offset, None)
+        elif info.compress_type in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+            yield Member(name, info.file_size, info.header_offset, info)
+        else:
+            yield IgnoredFile(name, f"packed by a method ({info.compress_type}) that Python lacks")
+
+
+def _read_tar(path: Path) -> Iterator[Member | IgnoredFile]:
+    size_bytes, end, n_members = path.stat().st_size, 0, 0
+    try:
+        # Past damage, it looks for the next header.
+        with tarfile.open(path, "r:", ignore_zeros=True) as archive:
+            while (info := archive.next()) is not None:
+                archive.members = []  # type: ignore[attr-defined]  # it would keep all of them
+                if info.size < 0 or archive.offset <= end:
+                    break
+                n_members += 1
+                end = archive.offset
+                name = _clean(info.name)
+                if info.isdir():
+                    continue
+                if name is None:
+                    yield IgnoredFile(info.name, "its name leads out of the archive")
+                elif not info.isreg() or info.issparse():
+                    what = "a sparse file" if info.issparse() else "a link or device, not a file"
+                    yield IgnoredFile(name, what)
+                else:
+                    yield Member(name, info.size, info.offset_data, None)
+    except (tarfile.TarError, OSError, ValueError, RecursionError) as problem:
+        if not n_members:
+            is_zipped = _starts_like_compression(path)
+            what = f"is not ({problem})" if not is_zipped else "is compressed"
+            raise ArchiveUnreadable(
+                f"A .tar is one without compression. '{path}' {what}.", hint=_TO_UNPACK
+            ) from problem
+    if not n_members and size_bytes:
+        raise ArchiveUnreadable(
+            f"A .tar is one without compression. '{path}' has no member that can be read.",
+            hint=_TO_UNPACK,
+        )
+    if not _has_end(path, end):
+        yield IgnoredFile(
+            path.name, f"damaged or cut off behind {format_count(n_members, 'member')}"
+        )
+
+
+def _has_end(path: Path, end: int) -> bool:
+    """Tell whether only zeros follow, as behind the last member of a whole .tar."""
+    with path.open("rb") as file:
+        file.seek(end)
+        return file.tell() <= path.stat().st_size and not file.read(1024).strip(b"\0")
+
+
+def _starts_like_compression(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"))
+
+
+def _clean(written: str) -> str | None:
+    """Normalise a name; None for one that leads elsewhere."""
+    parts = [part for part in written.split("/") if part not in ("", ".")]
+    if written.startswith("/") or ".." in parts or not parts or _DRIVE.match(parts[0]):
+        return None
+    return "/".join(parts)
+
+
+class _Part(io.RawIOBase):
+    """A part of a file that reads like a file."""
+
+    def __init__(self, path: Path, member: Member, *, has_header: bool) -> None:
+        self.name = member.name
+        self._file = path.open("rb", buffering=0)
+        self._size = member.size_bytes
+        self._at = 0
+        self._start = member.offset
+        if has_header:
+            # A .zip says at its end where the header is, and that how long itself is.
+            self._file.seek(member.offset)
+            head = self._file.read(_LOCAL_HEADER.size)
+            if head.startswith(b"PK\3\4") and len(head) == _LOCAL_HEADER.size:
+                _, n_name, n_extra = _LOCAL_HEADER.unpack(head)
+                self._start += _LOCAL_HEADER.size + n_name + n_extra
+            else:
+                self._size = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        n_bytes = min(len(buffer), max(0, self._size - self._at))
+        self._file.seek(self._start + self._at)
+        content = self._file.read(n_bytes)
+        buffer[: len(content)] = content
+        self._at += len(content)
+        return len(content)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+class _Unpacking(io.RawIOBase):
+    """A packed member of a .zip that is unpacked while it is read; damage is its end."""
+
+    def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+        self.name = info.filename
+        self._is_lost = False
+        self._file: zipfile.ZipExtFile | None = None
+        try:
+            self._file = cast(zipfile.ZipExtFile, archive.open(info))
+        except _ZIP_FAULTS:
+            self._is_lost = True
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            self._is_lost = self._file is None
+            return 0 if self._file is None else self._file.seek(offset, whence)
+        except _ZIP_FAULTS:
+            self._is_lost = True
+            return 0
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        content = b""
+        if self._file is not None and not self._is_lost:
+            try:
+                content = self._file.read(len(buffer))
+            except _ZIP_FAULTS:
+                self._is_lost = True
+        buffer[: len(content)] = content
+        return len(content)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        super().close()
