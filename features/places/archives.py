@@ -26,6 +26,9 @@ _TO_UNPACK = "unpack it, or pack it anew as .zip or as plain .tar"
 _MOST_RATIO = 200
 _LEAST_BOMB_BYTES = 2**28
 _BUFFER_BYTES = 1 << 16
+# What lies within one block of damage is lost.
+_UNPACKED_BYTES = 4096
+_MOST_FAULTS = 1000
 _ENCRYPTED = 0x1
 _IS_UTF8 = 0x800
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
@@ -182,54 +185,61 @@ def _read_zip(archive: zipfile.ZipFile) -> Iterator[Member | IgnoredFile]:
 
 
 def _read_tar(path: Path) -> Iterator[Member | IgnoredFile]:
-    size_bytes, end, n_members = path.stat().st_size, 0, 0
-    try:
-        # Past damage, it looks for the next header.
-        with tarfile.open(path, "r:", ignore_zeros=True) as archive:
-            while (info := archive.next()) is not None:
-                archive.members = []  # type: ignore[attr-defined]  # it would keep all of them
-                if info.size < 0 or archive.offset <= end:
-                    break
-                n_members += 1
-                end = archive.offset
-                name = _clean(info.name)
-                if info.isdir():
-                    continue
-                if name is None:
-                    yield IgnoredFile(info.name, "its name leads out of the archive")
-                elif not info.isreg() or info.issparse():
-                    what = "a sparse file" if info.issparse() else "a link or device, not a file"
-                    yield IgnoredFile(name, what)
-                else:
-                    yield Member(name, info.size, info.offset_data, None)
-    except (tarfile.TarError, OSError, ValueError, RecursionError) as problem:
-        if not n_members:
-            is_zipped = _starts_like_compression(path)
-            what = f"is not ({problem})" if not is_zipped else "is compressed"
-            raise ArchiveUnreadable(
-                f"A .tar is one without compression. '{path}' {what}.", hint=_TO_UNPACK
-            ) from problem
+    """List the members of a .tar; behind damage, it goes on with the next header that it finds."""
+    size_bytes = path.stat().st_size
+    n_members = n_faults = end = 0
+    is_whole = True
+    with path.open("rb") as file, _open_tar(path) as archive:
+        while n_faults < _MOST_FAULTS and archive.offset < size_bytes:
+            try:
+                info = archive.next()
+            except (tarfile.TarError, ValueError, RecursionError):
+                n_faults += 1
+                archive.offset += tarfile.BLOCKSIZE
+                continue
+            if info is None or info.size < 0 or archive.offset <= end:
+                break
+            archive.members = []  # type: ignore[attr-defined]  # it would keep all of them
+            is_whole = is_whole and _has_zeros(file, end, info.offset)
+            n_members += 1
+            end = archive.offset
+            name = _clean(info.name)
+            if info.isdir():
+                continue
+            if name is None:
+                yield IgnoredFile(info.name, "its name leads out of the archive")
+            elif not info.isreg() or info.issparse():
+                what = "a sparse file" if info.issparse() else "a link or device, not a file"
+                yield IgnoredFile(name, what)
+            else:
+                yield Member(name, info.size, info.offset_data, None)
+        is_whole = is_whole and end <= size_bytes and _has_zeros(file, end, end + 1024)
     if not n_members and size_bytes:
-        raise ArchiveUnreadable(
-            f"A .tar is one without compression. '{path}' has no member that can be read.",
-            hint=_TO_UNPACK,
-        )
-    if not _has_end(path, end):
-        yield IgnoredFile(
-            path.name, f"damaged or cut off behind {format_count(n_members, 'member')}"
-        )
+        raise _no_tar(path, "has no member that can be read")
+    if not is_whole:
+        yield IgnoredFile(path.name, f"damaged: {format_count(n_members, 'member')} can be read")
 
 
-def _has_end(path: Path, end: int) -> bool:
-    """Tell whether only zeros follow, as behind the last member of a whole .tar."""
+def _open_tar(path: Path) -> tarfile.TarFile:
+    try:
+        return tarfile.open(path, "r:", ignore_zeros=True)
+    except (tarfile.TarError, OSError, ValueError, RecursionError) as problem:
+        raise _no_tar(path, f"is not ({problem})") from problem
+
+
+def _no_tar(path: Path, what: str) -> ArchiveUnreadable:
     with path.open("rb") as file:
-        file.seek(end)
-        return file.tell() <= path.stat().st_size and not file.read(1024).strip(b"\0")
+        is_packed = file.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"))
+    what = "is compressed" if is_packed else what
+    return ArchiveUnreadable(
+        f"A .tar is read in place if it is without compression. '{path}' {what}.", hint=_TO_UNPACK
+    )
 
 
-def _starts_like_compression(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"))
+def _has_zeros(file: BinaryIO, begin: int, end: int) -> bool:
+    """Tell whether nothing but zeros is there, as between and behind members."""
+    file.seek(begin)
+    return begin == end or not file.read(min(end - begin, 1 << 20)).strip(b"\0")
 
 
 def _clean(written: str) -> str | None:
@@ -314,7 +324,7 @@ class _Unpacking(io.RawIOBase):
         content = b""
         if self._file is not None and not self._is_lost:
             try:
-                content = self._file.read(len(buffer))
+                content = self._file.read(min(len(buffer), _UNPACKED_BYTES))
             except _ZIP_FAULTS:
                 self._is_lost = True
         buffer[: len(content)] = content
