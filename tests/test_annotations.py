@@ -10,7 +10,13 @@ import pytest
 
 from features.clips.discover import FolderOptions, discover_clips
 from features.clips.formats import ANNOTATION_FORMATS
-from features.errors import ManifestError, NoClips, OptionInvalid
+from features.errors import (
+    LayoutUnclear,
+    ManifestError,
+    NoClips,
+    OptionInvalid,
+    PluginUnusable,
+)
 from features.records import Clip, Discovery
 from features.system.plugins import PLUGINS_VARIABLE, load_plugins
 
@@ -473,3 +479,112 @@ def test_a_format_of_a_plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert (format_of(found), rows(found)) == ("ours", [("a.avi", "jump")])
     finally:
         del ANNOTATION_FORMATS["ours"], sys.modules["our_annotations"]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("    return file.text[99]", r"format 'odd' must read a file.* IndexError: string index"),
+        ("    return [1]", "format 'odd' must return Annotations or None. It returned list"),
+    ],
+)
+def test_a_format_of_a_plug_in_that_fails_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, message: str
+) -> None:
+    monkeypatch.setenv(PLUGINS_VARIABLE, "")
+    module = tmp_path / "odd_annotations.py"
+    module.write_text(
+        "from features import register_annotation_format\n\n\n"
+        f'@register_annotation_format("odd", "fails")\ndef read(file):\n{body}\n'
+    )
+    load_plugins([str(module)])
+    try:
+        with pytest.raises(PluginUnusable, match=message):
+            discover(tmp_path, "c.csv", "path,label\na.avi,jump\n", "a.avi")
+    finally:
+        del ANNOTATION_FORMATS["odd"], sys.modules["odd_annotations"]
+
+
+def test_numbers_in_a_table_are_named_by_the_list_of_classes(tmp_path: Path) -> None:
+    (tmp_path / "classInd.txt").write_text("1 Archery\n2 Biking\n")
+    found = discover(tmp_path, "c.csv", "path,label\na.avi,2\nb.avi,1\n", "a.avi", "b.avi")
+    assert rows(found) == [("a.avi", "Biking"), ("b.avi", "Archery")]
+    assert "names from 'classInd.txt'" in found.labels_from
+    found = discover(tmp_path, "c.csv", "path,label\na.avi,2\nb.avi,7\n")
+    assert rows(found) == [("a.avi", "2"), ("b.avi", "7")]
+    assert "classInd" not in found.labels_from
+
+
+HMDB = "April_09_brush_hair_u_nm_np1_ba_goo_0.avi", "Foo_clap_u_nm_np1_fr_med_1.avi"
+
+
+def test_a_list_of_hmdb51_under_another_name(tmp_path: Path) -> None:
+    text = f"{HMDB[0]} 1\n{HMDB[1]} 2\n"
+    found = discover(tmp_path, "all.txt", text, f"brush_hair/{HMDB[0]}", f"clap/{HMDB[1]}")
+    assert format_of(found) == "hmdb51"
+    assert [(c.label, c.split) for c in found.clips] == [("brush_hair", "train"), ("clap", "test")]
+    with pytest.raises(ManifestError, match=r"the class is in neither.*CLASS_test_split1.txt"):
+        discover(tmp_path / "flat", "all.txt", text, *HMDB)
+
+
+def test_a_list_with_commas_and_without_a_header(tmp_path: Path) -> None:
+    found = discover(tmp_path, "c.csv", 'a.avi,"jump, high"\nb.avi,walk\n', "a.avi", "b.avi")
+    assert format_of(found) == "list"
+    assert rows(found) == [("a.avi", "jump, high"), ("b.avi", "walk")]
+    assert "a list without a header line: path and label" in found.labels_from
+    with pytest.raises(ManifestError, match="starts with a header line"):
+        discover(tmp_path, "c.csv", "film,what\na.avi,jump\nb.avi,walk\n")
+
+
+def test_several_lists_at_once_are_the_parts_of_a_split(tmp_path: Path) -> None:
+    clips = [f"Archery/v_Archery_g0{n}_c01.avi" for n in (1, 2, 3)]
+    lists = {"trainlist01.txt": f"{clips[0]} 1\n", "testlist01.txt": f"{clips[1]}\n"}
+    lists["vallist01.txt"] = f"{clips[2]} 1\n"
+    for name, text in lists.items():
+        (tmp_path / name).write_text(text)
+    folder = make_files(tmp_path / "videos", *clips)
+    names = ",".join(str(tmp_path / name) for name in lists)
+    found = discover_clips(folder, FolderOptions(labels=names))
+    assert [clip.split for clip in found.clips] == ["train", "test", "val"]
+    assert "its name says train" in found.labels_from
+    paths = [tmp_path / name for name in lists]
+    assert discover_clips(folder, FolderOptions(labels=paths)).clips == found.clips
+    (tmp_path / "testlist01.txt").write_text(f"{clips[1]}\n{clips[0]}\n")
+    with pytest.raises((ManifestError, LayoutUnclear), match="testlist01.txt' line 2"):
+        discover_clips(folder, FolderOptions(labels=names))
+
+
+def test_kinetics_json(tmp_path: Path) -> None:
+    videos = {
+        "abcdefghijk": {
+            "annotations": {"label": "abseiling", "segment": [5.0, 15.0]},
+            "duration": 10.0,
+            "subset": "train",
+            "url": "https://www.youtube.com/watch?v=abcdefghijk",
+        },
+        "lmnopqrstuv": {
+            "annotations": {"label": "yoga", "segment": [1.0, 11.0]},
+            "duration": 10.0,
+            "subset": "validate",
+        },
+    }
+    names = ("abcdefghijk_000005_000015.mp4", "lmnopqrstuv.mp4")
+    found = discover(tmp_path, "train.json", json.dumps(videos), *names)
+    assert format_of(found) == "kinetics-json"
+    assert [(c.clip_id, c.label, c.split, c.group) for c in found.clips] == [
+        ("abcdefghijk_000005_000015.mp4", "abseiling", "train", "abcdefghijk"),
+        ("lmnopqrstuv.mp4#1.0-11.0", "yoga", "val", "lmnopqrstuv"),
+    ]
+    assert "1 clip found as part of a whole video" in found.notes
+
+
+def test_spans_of_a_hard_link_are_of_the_group_of_its_file(tmp_path: Path) -> None:
+    folder = make_files(tmp_path / "videos", "a.avi")
+    (folder / "b.avi").hardlink_to(folder / "a.avi")
+    text = "path,label,start,end\na.avi,jump,0,1\nb.avi,walk,1,2\nb.avi,jump,0,1\n"
+    found = discover(tmp_path, "c.csv", text)
+    assert [(clip.clip_id, clip.group) for clip in found.clips] == [
+        ("a.avi#0.0-1.0", "a.avi"),
+        ("b.avi#1.0-2.0", "a.avi"),
+    ]
+    assert "the file of each span" in found.groups_from

@@ -321,8 +321,8 @@ def test_a_store_of_an_archive_and_everything_that_follows(
     member = archive / "jump" / "p0.avi"
     single = predict_videos(tmp_path / "run", [member], weights=tiny_weights, embedding=one)
     assert len(whole.predictions) == 8
-    assert single.predictions[0] == whole.predictions[0]
-    assert single.predictions[0].path == str(member)
+    assert single.predictions[0].path == whole.predictions[0].path == str(member)
+    assert single.predictions[0].probabilities == pytest.approx(whole.predictions[0].probabilities)
     vectors = read_clip(store, "c.zip/jump/p0.avi").vectors
     unpacked = extract(folder)
     assert len(unpacked.moved) == 8, "known by their content"

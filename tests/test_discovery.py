@@ -135,7 +135,7 @@ def test_csv_names_the_clips_exactly(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a.avi,jump\n", "starts with a header line .* has: a.avi, jump"),
+        ("a.avi,jump,x\n", "starts with a header line .* has: a.avi, jump, x"),
         ("", "has: nothing"),
         ("path,lable\na.avi,x\n", "columns .* are named path, label, .* has 'lable'"),
         ("path,label\na.avi,x,y,z\n", "has 2 fields, as its first line. .* line 2 has more"),

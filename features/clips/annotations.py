@@ -6,10 +6,10 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from features.errors import ManifestError, OptionInvalid
@@ -278,3 +278,49 @@ def _decode(content: bytes) -> str:
         return content.decode("utf-16-be")
     # File names need not be UTF-8.
     return content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+
+
+def read_label_map(file: AnnotationFile, rows: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Read the names of numbered classes from a list beside the file, if there is exactly one.
+
+    `rows` are paths and labels. ManifestError if folders of the paths say that the list counts
+    from another number.
+    """
+    found = _find_label_map(file)
+    numbers = {number for _, number in rows}
+    if found is None or not all(number.isdigit() for number in numbers):
+        return {}
+    lines = [line.strip() for line in read_annotation_text(found).splitlines() if line.strip()]
+    pairs = [re.fullmatch(r"(\d+)\s+(.+)", line) for line in lines]
+    if all(pairs):
+        names = {pair[1]: pair[2] for pair in pairs if pair}
+    else:
+        names = {str(number): line for number, line in enumerate(lines)}
+    if not numbers <= names.keys():
+        return {}
+    known = {squash(name) for name in names.values()}
+    numbers_of: dict[str, list[str]] = {}
+    for path, number in rows:
+        numbers_of.setdefault(path, []).append(number)
+    for path, (number, *others) in numbers_of.items():
+        folders = {squash(part) for part in PurePosixPath(path.replace("\\", "/")).parts[:-1]}
+        own = {squash(names[given]) for given in (number, *others)}
+        if folders & known and not folders & own:
+            raise ManifestError(
+                f"A list and the names of its classes count from the same number. '{found}' calls "
+                f"{number} '{names[number]}', but '{file.path}' gives it to '{path}'.",
+                hint=f"correct the numbers, or move '{found.name}' away to keep numbers as labels",
+            )
+    return names
+
+
+def _find_label_map(file: AnnotationFile) -> Path | None:
+    folder = file.path.parent
+    maps = {*folder.glob("label_map*.txt"), *folder.glob("classInd.txt")}
+    return next(iter(maps)) if len(maps) == 1 else None
+
+
+def name_labels(file: AnnotationFile, names: Mapping[str, str]) -> str:
+    """Say where the names of classes come from."""
+    found = _find_label_map(file)
+    return f"names from '{found.name}'" if names and found else "labels as they stand there"

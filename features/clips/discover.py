@@ -11,13 +11,14 @@ from features.clips.annotations import (
     ONE_LABEL,
     Annotation,
     AnnotationFile,
+    Annotations,
     read_annotation_text,
     read_columns,
     read_separator,
 )
 from features.clips.formats import read_annotations
 from features.clips.groups import infer_groups, match_groups, show_regex
-from features.clips.layout import is_split_word, name_parts, read_layout
+from features.clips.layout import find_split_word, is_split_word, name_parts, read_layout
 from features.clips.walk import (
     EVERY_SUFFIX,
     VIDEO_SUFFIXES,
@@ -52,10 +53,11 @@ class FolderOptions:
 
     Attributes
     ----------
-    labels : str or Path, default "folder"
+    labels : str or Path, or sequence of these, default "folder"
         Take labels from class folders, from an annotation file, or take none. A file names the
         clips exactly: CSV or TSV with the columns path, label, group, split, start, end, or a
-        list in the format of a well-known collection.
+        list in the format of a well-known collection. Of several files, separated by commas, a
+        name such as trainlist01.txt says the part of the split.
     columns : str or mapping of str to str, optional
         Which column of the annotation file is which, such as path=video_name,label=tag; an
         empty name leaves a column out.
@@ -82,8 +84,8 @@ class FolderOptions:
         If options exclude each other or cannot be read.
     """
 
-    labels: str | Path = field(
-        default=FOLDER_LABELS, metadata={"metavar": f"{FOLDER_LABELS}|FILE|{NO_LABELS}"}
+    labels: str | Path | Sequence[str | Path] = field(
+        default=FOLDER_LABELS, metadata={"metavar": f"{FOLDER_LABELS}|FILE,...|{NO_LABELS}"}
     )
     columns: str | Mapping[str, str] | None = field(
         default=None, metadata={"metavar": "ROLE=NAME,..."}
@@ -107,7 +109,7 @@ class FolderOptions:
             "--time-unit": self.time_unit != "seconds",
             "--label-separator": self.label_separator is not None,
         }
-        if self.labels_file is None and any(about_files.values()):
+        if not self.labels_files and any(about_files.values()):
             name = next(name for name, is_given in about_files.items() if is_given)
             raise OptionInvalid(
                 f"{name} is about an annotation file. Received: {name} without one.",
@@ -119,10 +121,16 @@ class FolderOptions:
         require_frame_rate(self.frame_rate)
 
     @property
-    def labels_file(self) -> Path | None:
-        """The annotation file, if one was given."""
-        is_word = str(self.labels) in (FOLDER_LABELS, NO_LABELS)
-        return None if is_word else Path(self.labels)
+    def labels_files(self) -> tuple[Path, ...]:
+        """The annotation files, if any were given."""
+        if not isinstance(self.labels, str | Path):
+            return tuple(map(Path, self.labels))
+        text = str(self.labels)
+        if text in (FOLDER_LABELS, NO_LABELS):
+            return ()
+        if "," not in text or Path(text).exists():
+            return (Path(text),)
+        return tuple(Path(item.strip()) for item in text.split(",") if item.strip())
 
 
 def discover_clips(folder: str | Path, options: FolderOptions = FolderOptions()) -> Discovery:
@@ -142,8 +150,8 @@ def discover_clips(folder: str | Path, options: FolderOptions = FolderOptions())
         )
     files = find_video_files(root, read_suffixes(options.suffixes))
     ignored = list(files.ignored)
-    if options.labels_file is not None:
-        found = _clips_from_file(root, files, options.labels_file, options)
+    if options.labels_files:
+        found = _clips_from_files(root, files, options)
         listed = {split_clip_id(clip.clip_id)[0] for clip in found.clips}
         listed |= {clip.clip_id for clip in found.clips}
         ignored += [
@@ -251,31 +259,46 @@ def _name_archive(found: Discovery) -> Discovery:
     )
 
 
-def _clips_from_file(
-    root: Path, files: VideoFiles, path: Path, options: FolderOptions
-) -> Discovery:
-    finder = PathFinder(root, path.parent, files)
-    file = AnnotationFile(
-        path=path,
-        text=read_annotation_text(path),
-        columns=read_columns(options.columns),
-        time_unit=options.time_unit,
-        find=finder.find,
-        label_separator=options.label_separator,
-        is_pictures=finder.is_pictures,
-    )
-    form, said = read_annotations(file)
-    if not said.rows:
-        raise NoClips(
-            f"An annotation file names at least one clip. '{path}' has no rows (read as "
-            f"{form.name}: {form.help}).",
-            hint="write a row for each clip below the header line",
+def _read_labels(finder: PathFinder, options: FolderOptions) -> Annotations:
+    """Read the annotation files as if they were one; the detail says how each was read."""
+    rows: list[Annotation] = []
+    read: list[str] = []
+    notes: list[str] = []
+    for path in options.labels_files:
+        file = AnnotationFile(
+            path=path,
+            text=read_annotation_text(path),
+            columns=read_columns(options.columns),
+            time_unit=options.time_unit,
+            find=finder.find,
+            label_separator=options.label_separator,
+            is_pictures=finder.is_pictures,
         )
-    parts = _name_parts(said.rows)
-    found = {row.path: finder.find(row.path) for row in said.rows}
+        form, said = read_annotations(file)
+        if not said.rows:
+            raise NoClips(
+                f"An annotation file names at least one clip. '{path}' has no rows (read as "
+                f"{form.name}: {form.help}).",
+                hint="write a row for each clip below the header line",
+            )
+        part = find_split_word(path.stem) if len(options.labels_files) > 1 else ""
+        rows += [replace(row, split=row.split or part) for row in said.rows]
+        detail = "; ".join(filter(None, (said.detail, part and f"its name says {part}")))
+        text = f"'{path}', read as {form.name}: {form.help}"
+        read.append(f"{text} ({detail})" if detail else text)
+        notes += said.notes
+    return Annotations(tuple(rows), "; ".join(read), tuple(notes))
+
+
+def _clips_from_files(root: Path, files: VideoFiles, options: FolderOptions) -> Discovery:
+    finder = PathFinder(root, [path.parent for path in options.labels_files], files)
+    said = _read_labels(finder, options)
+    rows = said.rows
+    parts = _name_parts(rows)
+    found = {row.path: finder.find(row.path) for row in rows}
     clips: dict[str, Clip] = {}
     repeated: dict[str, None] = {}
-    for row in said.rows:
+    for row in rows:
         clip = _make_clip(root, finder, found[row.path], row, parts.get(row.split, ""))
         _require_text(row, is_found=bool(found[row.path]))
         before = clips.get(clip.clip_id)
@@ -284,9 +307,8 @@ def _clips_from_file(
             repeated[clip.clip_id] = None
         clips[clip.clip_id] = clip
     clips = _group_with_spans(_settle_labels(clips))
-    detail = f" ({said.detail})" if said.detail else ""
     missing = sorted({str(clip.path) for clip in clips.values() if not is_there(clip.path)})
-    notes = (*said.notes, *_compare_counts(said.rows, found, files))
+    notes = (*said.notes, *_compare_counts(rows, found, files))
     if missing:
         text = f"{format_count(len(missing), 'listed file')} missing from '{root}'"
         notes = (*notes, f"{text}, such as '{missing[0]}'")
@@ -307,7 +329,7 @@ def _clips_from_file(
     return Discovery(
         root,
         tuple(clips.values()),
-        labels_from=f"'{path}', read as {form.name}: {form.help}{detail}",
+        labels_from=said.detail,
         notes=notes,
     )
 

@@ -9,26 +9,28 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from features.clips.annotations import (
     Annotation,
     AnnotationFile,
     Annotations,
     fold,
+    name_labels,
     read_annotation_text,
+    read_label_map,
     role_of,
-    squash,
 )
 from features.clips.tables import divide_labels, read_table, read_time
 from features.clips.walk import VIDEO_SUFFIXES
-from features.errors import ManifestError
+from features.errors import FrameHeadError, ManifestError, PluginUnusable
 from features.system.text import format_count
 
 # Half of the three seconds around a key frame that AVA's annotators saw.
 _AVA_HALF_SECONDS = 1.5
+_HMDB_NAME = re.compile(r"[^/]+_[fhlu]_(?:cm|nm)_np\d_(?:ba|fr|le|ri)_(?:bad|goo|med)_\d+\.\w+")
 Reader = Callable[[AnnotationFile], Annotations | None]
 
 
@@ -86,6 +88,22 @@ def read_annotations(file: AnnotationFile) -> tuple[AnnotationFormat, Annotation
             raise ManifestError(
                 f"The annotation file must be readable. Reading '{file.path}' failed: {problem}."
             ) from problem
+        except (FrameHeadError, OSError, MemoryError):
+            raise
+        except Exception as problem:
+            if form.read.__module__ in (__name__, read_table.__module__):
+                raise
+            raise PluginUnusable(
+                f"The annotation format '{form.name}' must read a file, or return None for one of "
+                f"another format. Reading '{file.path}', it raised {type(problem).__name__}: "
+                f"{problem}.",
+                hint="--debug shows the traceback",
+            ) from problem
+        if found is not None and not isinstance(found, Annotations):
+            raise PluginUnusable(
+                f"The annotation format '{form.name}' must return Annotations or None. It "
+                f"returned {type(found).__name__}."
+            )
         if found is not None:
             return form, found
     raise _unknown_format(file)
@@ -102,7 +120,7 @@ def _unknown_format(file: AnnotationFile) -> ManifestError:
             names = ", ".join(map(repr, list(first)[:4])) if isinstance(first, dict) else "no names"
             found = f"is JSON of another kind, with {names}"
         return ManifestError(
-            "A JSON of annotations is that of ActivityNet or Something-Something. "
+            "A JSON of annotations is that of ActivityNet, Kinetics or Something-Something. "
             f"'{file.path}' {found}.",
             hint="write a CSV with the columns path, label",
         )
@@ -122,8 +140,8 @@ register_annotation_format("table", "a table with a header line")(read_table)
 
 @register_annotation_format("list", "a list without a header line: path and label")
 def read_plain_list(file: AnnotationFile) -> Annotations | None:
-    """Read rows of a path and a label between semicolons or tabs, as of Jester."""
-    for delimiter in (";", "\t"):  # between commas, a first line may be meant as a header
+    """Read rows of a path and a label between semicolons, tabs or commas, as of Jester."""
+    for delimiter in (";", "\t", ","):
         table = csv.reader(io.StringIO(file.text), delimiter=delimiter)
         cells = [(table.line_num, [cell.strip() for cell in row]) for row in table if any(row)]
         if cells and all(len(row) == 2 and all(row) for _, row in cells):
@@ -133,7 +151,9 @@ def read_plain_list(file: AnnotationFile) -> Annotations | None:
     n_paths = sum(_is_path(file, row[0]) for _, row in cells)
     if _has_path_column(file) or not _is_path(file, cells[0][1][0]) or 2 * n_paths < len(cells):
         return None
-    names = _read_label_map(file, [(row[0], row[1]) for _, row in cells])
+    if delimiter == "," and n_paths < len(cells):
+        return None  # it may be a table of which the first line names columns
+    names = read_label_map(file, [(row[0], row[1]) for _, row in cells])
     rows, divided, notes = divide_labels(
         file,
         [
@@ -141,7 +161,7 @@ def read_plain_list(file: AnnotationFile) -> Annotations | None:
             for line, row in cells
         ],
     )
-    return Annotations(rows, f"{_name_labels(file, names)}{divided}", notes)
+    return Annotations(rows, f"{name_labels(file, names)}{divided}", notes)
 
 
 @register_annotation_format("mmaction2", "a list of paths, each with a label behind a space")
@@ -152,7 +172,7 @@ def read_list(file: AnnotationFile) -> Annotations | None:
     if not pairs or len(pairs) < len(found):
         return None
     numbers = [(path, number) for path, label in pairs for number in _list_numbers(label)]
-    names = _read_label_map(file, numbers)
+    names = read_label_map(file, numbers)
     annotations = []
     for number, pair in found:
         if pair:
@@ -160,7 +180,7 @@ def read_list(file: AnnotationFile) -> Annotations | None:
             row = Annotation(pair[0], labels[0], where=file.where(number))
             annotations.append(row if len(labels) == 1 else replace(row, label="", labels=labels))
     rows, divided, notes = divide_labels(file, annotations)
-    return Annotations(rows, f"{_name_labels(file, names)}{divided}", notes)
+    return Annotations(rows, f"{name_labels(file, names)}{divided}", notes)
 
 
 @register_annotation_format(
@@ -174,7 +194,7 @@ def read_rawframes_list(file: AnnotationFile) -> Annotations | None:
         return None
     if any(match and _is_video(match[1]) for _, match in found):
         return None  # several labels rather than a count
-    names = _read_label_map(file, [(match[1], match[4]) for _, match in found if match])
+    names = read_label_map(file, [(match[1], match[4]) for _, match in found if match])
     rows = []
     for number, match in found:
         if match is None:
@@ -186,7 +206,7 @@ def read_rawframes_list(file: AnnotationFile) -> Annotations | None:
         else:
             row = replace(row, n_pictures=int(match[3]))
         rows.append(row)
-    return Annotations(tuple(rows), _name_labels(file, names))
+    return Annotations(tuple(rows), name_labels(file, names))
 
 
 @register_annotation_format("ucf101", "a list of UCF101")
@@ -226,15 +246,36 @@ def read_hmdb_list(file: AnnotationFile) -> Annotations | None:
     """Read a list of HMDB51: each file with 1 (train), 2 (test) or 0 (neither)."""
     name = re.fullmatch(r"(.+)_test_split\d+\.txt", file.path.name)
     found = [(number, re.fullmatch(r"(.+\.\w+)\s+([012])", line)) for number, line in file.lines]
-    if name is None or not found or not all(match for _, match in found):
+    if not found or not all(match for _, match in found):
         return None
+    if name is None and not all(match and _HMDB_NAME.fullmatch(match[1]) for _, match in found):
+        return None  # with folders before the names it is MMAction2's
     parts = {"0": "", "1": "train", "2": "test"}
     rows = tuple(
-        Annotation(match[1], name[1], split=parts[match[2]], where=file.where(number))
+        Annotation(
+            match[1],
+            name[1] if name else _find_hmdb_class(file, match[1], file.where(number)),
+            split=parts[match[2]],
+            where=file.where(number),
+        )
         for number, match in found
         if match
     )
-    return Annotations(rows, f"label '{name[1]}' from the list's name")
+    source = f"label '{name[1]}' from the list's name" if name else "labels from class folders"
+    return Annotations(rows, source)
+
+
+def _find_hmdb_class(file: AnnotationFile, path: str, where: str) -> str:
+    """Name the class of a file whose list does not: its folder, which is in its name as well."""
+    for found in file.find(path):
+        folder = PurePosixPath(found).parent.name
+        if folder and f"_{folder}_" in f"_{PurePosixPath(path).name}":
+            return folder
+    raise ManifestError(
+        "A list of HMDB51 has the class in its name, or its files lie in class folders. "
+        f"{where} names '{path}', and the class is in neither.",
+        hint="rename the list to CLASS_test_split1.txt",
+    )
 
 
 @register_annotation_format("ucf-crime", "the temporal list of UCF-Crime")
@@ -328,26 +369,61 @@ def read_kinetics_csv(file: AnnotationFile) -> Annotations | None:
     """Read a CSV with youtube_id, time_start, time_end, and perhaps label and split."""
     if file.columns or not {"youtube_id", "time_start", "time_end"} <= set(map(fold, file.header)):
         return None
-    rows, n_spans = [], 0
+    rows = []
     for where, cells in file.table:
         row = {fold(name): cell for name, cell in cells.items()}
         video = row["youtube_id"]
         start, end = (read_time(file, row[name], where) for name in ("time_start", "time_end"))
         if not video or start is None or end is None:
             raise ManifestError(f"A row of a Kinetics CSV names a video and its span. {where}.")
-        annotation = Annotation(
-            f"{video}_{int(start):06d}_{int(end):06d}",
-            row.get("label", ""),
-            group=video,
-            split=row.get("split", ""),
-            where=where,
+        label, split = row.get("label", ""), row.get("split", "")
+        rows.append(
+            _place_kinetics(file, Annotation(video, label, split=split, where=where), start, end)
         )
-        if not file.find(annotation.path) and file.find(video):
-            annotation = replace(annotation, path=video, start=start, end=end)
-            n_spans += 1
-        rows.append(annotation)
-    notes = (f"{format_count(n_spans, 'clip')} found as part of a whole video",) if n_spans else ()
-    return Annotations(tuple(rows), "columns youtube_id, time_start, time_end", notes)
+    return Annotations(tuple(rows), "columns youtube_id, time_start, time_end", _note_spans(rows))
+
+
+@register_annotation_format("kinetics-json", "a JSON of Kinetics")
+def read_kinetics_json(file: AnnotationFile) -> Annotations | None:
+    """Read videos by their YouTube id, each with a label and a segment in seconds."""
+    videos = file.json
+    if not isinstance(videos, dict) or not videos:
+        return None
+    if not all(
+        isinstance(entry, dict) and isinstance(entry.get("annotations"), dict)
+        for entry in videos.values()
+    ):
+        return None
+    rows = []
+    for video, entry in videos.items():
+        where = f"'{file.path}' video {video}"
+        said = entry["annotations"]
+        try:
+            start, end = map(float, said["segment"])
+        except (KeyError, TypeError, ValueError) as problem:
+            raise ManifestError(
+                "A video of a Kinetics JSON has annotations with a segment in seconds. "
+                f"{where} has not: {type(problem).__name__} {problem}."
+            ) from problem
+        label, split = str(said.get("label", "")), str(entry.get("subset", ""))
+        rows.append(
+            _place_kinetics(file, Annotation(video, label, split=split, where=where), start, end)
+        )
+    return Annotations(tuple(rows), "labels and segments", _note_spans(rows))
+
+
+def _place_kinetics(file: AnnotationFile, row: Annotation, start: float, end: float) -> Annotation:
+    """Name the file of a clip that was cut out; or the span, if only the whole video is there."""
+    video = row.path
+    cut_out = f"{video}_{int(start):06d}_{int(end):06d}"
+    if not file.find(cut_out) and file.find(video):
+        return replace(row, group=video, start=start, end=end)
+    return replace(row, path=cut_out, group=video)
+
+
+def _note_spans(rows: Sequence[Annotation]) -> tuple[str, ...]:
+    n_spans = sum(row.start is not None for row in rows)
+    return (f"{format_count(n_spans, 'clip')} found as part of a whole video",) if n_spans else ()
 
 
 @register_annotation_format("something-something", "a JSON of Something-Something")
@@ -433,51 +509,6 @@ def _is_ava(cells: list[str]) -> bool:
         return re.fullmatch(r"\d+(?:\.\d+)?", text) is not None
 
     return is_number(cells[1]) and all(map(is_number, cells[2:7])) and not is_number(cells[0])
-
-
-def _read_label_map(file: AnnotationFile, rows: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Read the names of numbered classes from a list beside the file, if there is exactly one.
-
-    `rows` are paths and labels. ManifestError if folders of the paths say that the list counts
-    from another number.
-    """
-    found = _find_label_map(file)
-    numbers = {number for _, number in rows}
-    if found is None or not all(number.isdigit() for number in numbers):
-        return {}
-    lines = [line.strip() for line in read_annotation_text(found).splitlines() if line.strip()]
-    pairs = [re.fullmatch(r"(\d+)\s+(.+)", line) for line in lines]
-    if all(pairs):
-        names = {pair[1]: pair[2] for pair in pairs if pair}
-    else:
-        names = {str(number): line for number, line in enumerate(lines)}
-    if not numbers <= names.keys():
-        return {}
-    known = {squash(name) for name in names.values()}
-    numbers_of: dict[str, list[str]] = {}
-    for path, number in rows:
-        numbers_of.setdefault(path, []).append(number)
-    for path, (number, *others) in numbers_of.items():
-        folders = {squash(part) for part in PurePosixPath(path.replace("\\", "/")).parts[:-1]}
-        own = {squash(names[given]) for given in (number, *others)}
-        if folders & known and not folders & own:
-            raise ManifestError(
-                f"A list and the names of its classes count from the same number. '{found}' calls "
-                f"{number} '{names[number]}', but '{file.path}' gives it to '{path}'.",
-                hint=f"correct the numbers, or move '{found.name}' away to keep numbers as labels",
-            )
-    return names
-
-
-def _find_label_map(file: AnnotationFile) -> Path | None:
-    folder = file.path.parent
-    maps = {*folder.glob("label_map*.txt"), *folder.glob("classInd.txt")}
-    return next(iter(maps)) if len(maps) == 1 else None
-
-
-def _name_labels(file: AnnotationFile, names: Mapping[str, str]) -> str:
-    found = _find_label_map(file)
-    return f"names from '{found.name}'" if names and found else "labels as they stand there"
 
 
 def _list_numbers(label: str) -> list[str]:

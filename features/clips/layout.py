@@ -65,6 +65,17 @@ def is_split_word(name: str) -> bool:
     return name.strip().lower() in _SPLIT_WORDS
 
 
+def find_split_word(stem: str) -> str:
+    """Find the name of a part of a split in that of a file, such as trainlist01; empty if none."""
+    words = {
+        word
+        for text in re.findall("[a-z]+", stem.lower())
+        for word in (text, *(text.removesuffix(end) for end in ("list", "set", "split", "data")))
+        if word in _SPLIT_WORDS
+    }
+    return words.pop() if len(words) == 1 else ""
+
+
 def name_parts(words: Collection[str]) -> dict[str, str]:
     """Say which part of a split each word means, seen together."""
     parts = {word: _SPLIT_WORDS[word.strip().lower()] for word in words}

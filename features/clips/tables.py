@@ -21,6 +21,8 @@ from features.clips.annotations import (
     AnnotationFile,
     Annotations,
     fold,
+    name_labels,
+    read_label_map,
     squash,
 )
 from features.clips.layout import is_split_word
@@ -68,9 +70,13 @@ def read_table(file: AnnotationFile) -> Annotations | None:
     cells = tuple(file.table)
     classes = _choose_class_columns(file, chosen, cells)
     _require_well_spelt(file, chosen, classes)
+    read = [_read_row(file, chosen, row, where) for where, row in cells]
+    names = read_label_map(file, [(row.path, row.label) for row in read if row.label])
     rows, divided, remarks = divide_labels(
-        file, [_read_row(file, chosen, row, where) for where, row in cells]
+        file, [replace(row, label=names.get(row.label, row.label)) for row in read]
     )
+    if names:
+        divided = f"; {name_labels(file, names)}{divided}"
     if classes:
         divided = f"; a column for each class: {', '.join(classes)}"
         rows = tuple(

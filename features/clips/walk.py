@@ -261,14 +261,14 @@ def _have_same_content(root: Path, one: str, other: str) -> bool:
 class PathFinder:
     """Finds the video file that an annotation file means by a path, however it writes it.
 
-    A path may be absolute, relative to the video folder or to the annotation file, a tail or a
+    A path may be absolute, relative to the video folder or to an annotation file, a tail or a
     longer form of a path in the folder, in other case, and without its suffix or with that of
     another container.
     """
 
-    def __init__(self, root: Path, beside: Path, files: VideoFiles) -> None:
+    def __init__(self, root: Path, beside: Collection[Path], files: VideoFiles) -> None:
         self._root = Path(os.path.normpath(root.absolute()))
-        self._beside = beside.absolute()
+        self._places_to_look = (self._root, *dict.fromkeys(path.absolute() for path in beside))
         self._files = files
         self._names = frozenset(files.names)
         self._by_stem: dict[str, list[str]] = {}
@@ -279,7 +279,7 @@ class PathFinder:
     def find(self, path: str) -> list[str]:
         """Return the files that a path may mean: none, one, or several that fit equally well."""
         for written in dict.fromkeys((path, path.replace("\\", "/"))):
-            for place in (self._root, self._beside):
+            for place in self._places_to_look:
                 inside = self._relative_to_root(place / written)
                 if not inside or inside == ".":
                     continue
