@@ -14,6 +14,7 @@ import re
 import shlex
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any
 import click
 import pytest
 from conftest import OFFICIAL_LISTS, TINY_OPTIONS, UCF_MINI, RunCli, noisy_frames, write_video
+from test_pictures import write_pictures
 
 import features
 import pipeline
@@ -144,7 +146,7 @@ def write_clips(folder: Path, names: Iterable[str]) -> None:
 
 
 def lay_out_own(folder: Path) -> None:
-    """Class folders, split folders and a CSV; the file names say who moves."""
+    """Class folders, split folders, a CSV, pictures, an archive; file names say who moves."""
     names = [f"{label}/{who}-{n}.avi" for label in ("jump", "walk") for who in PEOPLE for n in "12"]
     write_clips(folder / "videos", names)
     rows = ["path,label,group,split"]
@@ -155,6 +157,11 @@ def lay_out_own(folder: Path) -> None:
         (folder / "recorded" / part / name).symlink_to(folder / "videos" / name)
         rows.append(f"{name},{label},{who[:4]},{part}")
     (folder / "clips.csv").write_text("\n".join(rows) + "\n")
+    for number, clip in enumerate(("jump/clip1", "jump/clip2", "walk/clip3")):
+        write_pictures(folder / "frames" / clip, noisy_frames(6, seed=number))
+    with zipfile.ZipFile(folder / "clips.zip", "w") as archive:
+        for name in names[::5]:
+            archive.write(folder / "videos" / name, name)
 
 
 def lay_out_ucf(
