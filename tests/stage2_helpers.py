@@ -77,3 +77,39 @@ def write_store(
     commit_clips(path, header, pending, {"by": "test"})
     merge_parts(path)
     return path
+
+
+def write_multilabel_store(
+    path: Path,
+    *,
+    classes: Sequence[str] = ("dive", "jump", "walk", "wave"),
+    n_groups: int = 20,
+    per_group: int = 4,
+    signal: float = 2.0,
+    seed: int = 0,
+    is_random: bool = False,
+) -> Path:
+    """Write a store whose clips have several classes: the sum of their directions, with noise.
+
+    Clips of a group have nearly the same classes. With `is_random`, what is said of them has
+    nothing to do with what they show.
+    """
+    header = make_header()
+    rng = np.random.default_rng(seed)
+    directions = rng.normal(size=(len(classes), DIM))
+    pending = []
+    for group in range(n_groups):
+        usual = rng.random(len(classes)) < 0.35
+        for number in range(per_group):
+            shown = usual ^ (rng.random(len(classes)) < 0.15)
+            said = rng.random(len(classes)) < 0.35 if is_random else shown
+            names = tuple(name for name, has in zip(classes, said, strict=True) if has)
+            n = int(rng.integers(2, 7))
+            vectors = rng.normal(size=(n, DIM)) + signal * shown @ directions
+            piece = ClipEmbedding(vectors.astype(header.dtype), np.arange(n) / 25, np.arange(n))
+            clip = make_clip(f"g{group:02d}_{number}.avi", ";".join(names), f"g{group:02d}")
+            record = replace(clip, labels=names, n_frames=n)
+            pending.append(EmbeddedClip(record, piece))
+    commit_clips(path, header, pending, {"by": "test"})
+    merge_parts(path)
+    return path

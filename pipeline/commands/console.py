@@ -273,7 +273,9 @@ def describe_clips(result: RunSummary | Comparison, n_test: int) -> list[str]:
         lines.append(
             f"{format_count(result.n_unlabelled, 'clip')} of the store without a label, left out"
         )
-    lines += describe_class_gaps(result.classes_without, result.n_classes)
+    lines += describe_class_gaps(
+        result.classes_without, result.n_classes, is_multilabel=result.is_multilabel
+    )
     if not result.groups_known:
         lines.append(GROUPS_UNKNOWN)
     text = describe_near_duplicates(result.near_duplicates, result.n_near_duplicates, n_test)

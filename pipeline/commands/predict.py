@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +90,17 @@ def to_json(summary: PredictSummary) -> dict[str, Any]:
     return {
         "run": str(summary.run.path),
         "classes": list(classes),
+        **(
+            {}
+            if summary.run.thresholds is None
+            else {"thresholds": dict(zip(classes, summary.run.thresholds, strict=True))}
+        ),
         "leaks": summary.run.split.leaks,
         "predictions": [
             {
                 "path": item.path,
                 "label": item.label,
+                **({} if item.labels is None else {"labels": list(item.labels)}),
                 "probabilities": dict(zip(classes, item.probabilities, strict=True)),
                 "n_frames": item.n_frames,
                 **({} if item.attention is None else {"attention": _list_attention(item)}),
@@ -108,9 +115,12 @@ def to_json(summary: PredictSummary) -> dict[str, Any]:
 
 
 def to_text(summary: PredictSummary) -> str:
-    """Tell the most probable classes of each video."""
+    """Tell the most probable classes of each video, or all that it has."""
     rows = []
     for item in summary.predictions:
+        if item.labels is not None:
+            rows.append(_label_row(item, summary.run.classes))
+            continue
         ranked = sorted(
             zip(item.probabilities, summary.run.classes, strict=True),
             key=lambda pair: (pair[1] != item.label, -pair[0]),
@@ -120,8 +130,11 @@ def to_text(summary: PredictSummary) -> str:
             [printable(item.path), printable(item.label), f"{max(item.probabilities):.1%}", others]
         )
     lines = ["LEAKY: the run's split leaks"] if summary.run.split.leaks else []
+    header = ["video", "class", "probability", "then"]
+    if summary.run.thresholds is not None:
+        header = ["video", "classes", "below their threshold"]
     if rows:
-        lines.append(format_table(["video", "class", "probability", "then"], rows))
+        lines.append(format_table(header, rows))
     drawn = [item.overlay for item in summary.predictions if item.overlay is not None]
     if drawn:
         lines.append(f"{format_count(len(drawn), 'overlay')}, first: {printable(str(drawn[0]))}")
@@ -132,6 +145,18 @@ def to_text(summary: PredictSummary) -> str:
         lines += ["Failed:"]
         lines += [f"  {printable(item.clip_id)}: {item.reason}" for item in summary.failures]
     return "\n".join(lines)
+
+
+def _label_row(item: Prediction, classes: Sequence[str]) -> list[str]:
+    """Tell which classes a video has, and which are the most probable of the others."""
+    shares = dict(zip(classes, item.probabilities, strict=True))
+    named = item.labels or ()
+    others = sorted(shares.keys() - set(named), key=lambda name: (-shares[name], name))
+    said = [
+        ", ".join(f"{printable(name)} {shares[name]:.1%}" for name in names)
+        for names in (named, others[:2])
+    ]
+    return [printable(item.path), said[0] or "(none)", said[1]]
 
 
 def _list_attention(item: Prediction) -> list[dict[str, float]]:

@@ -24,6 +24,7 @@ from pipeline.commands.console import (
 )
 from pipeline.heads.registry import HEADS, HeadOptions
 from pipeline.runs.run import RunSummary
+from pipeline.scores.labels import LabelScores
 from pipeline.splits.choose import SplitOptions
 from pipeline.training.options import FitOptions
 from pipeline.training.train import train_head
@@ -94,10 +95,11 @@ def to_text(summary: RunSummary) -> str:
     """Tell how a head does on the test part."""
     mark = "LEAKY " if summary.leaks else ""
     lines = [
-        f"{summary.head}: {mark}accuracy {summary.accuracy:.1%} "
-        f"(95 % interval {summary.low:.1%} to {summary.high:.1%}) on {summary.n_test} test clips",
-        f"balanced accuracy {summary.balanced_accuracy:.1%}, macro-F1 {summary.macro_f1:.3f}",
-        *_majority_lines(summary),
+        *(
+            _label_lines(summary, summary.labels, mark)
+            if summary.labels
+            else _score_lines(summary, mark)
+        ),
         f"trained on {summary.n_train} clips, stopped by {summary.n_val} validation clips after "
         f"{summary.epochs_run} epochs (best {summary.best_epoch}), {summary.seconds:.1f} s",
         f"with the frames backwards {summary.backwards:.1%}, shuffled {summary.shuffled:.1%}",
@@ -109,6 +111,30 @@ def to_text(summary: RunSummary) -> str:
         lines.append("Trained before with the same settings; nothing was done")
     lines.append(f"Run: {printable(summary.path)}")
     return "\n".join(lines)
+
+
+def _score_lines(summary: RunSummary, mark: str) -> list[str]:
+    return [
+        f"{summary.head}: {mark}accuracy {summary.accuracy:.1%} "
+        f"(95 % interval {summary.low:.1%} to {summary.high:.1%}) on {summary.n_test} test clips",
+        f"balanced accuracy {summary.balanced_accuracy:.1%}, macro-F1 {summary.macro_f1:.3f}",
+        *_majority_lines(summary),
+    ]
+
+
+def _label_lines(summary: RunSummary, scores: LabelScores, mark: str) -> list[str]:
+    """Tell the scores where clips may have several classes."""
+    found = scores.mean_average_precision
+    lines = [
+        f"{summary.head}: {mark}mean average precision {found.mean:.1%} (95 % interval "
+        f"{found.low:.1%} to {found.high:.1%}) on {summary.n_test} test clips",
+        f"at thresholds chosen on the validation clips: micro-F1 {scores.micro_f1:.3f}, macro-F1 "
+        f"{scores.macro_f1:.3f}, all classes of a clip right {scores.exact_match:.1%}",
+        f"probabilities that say nothing would get {scores.chance:.1%}",
+    ]
+    if found.low <= scores.chance:
+        lines.append(f"{summary.head} is not better than that")
+    return lines
 
 
 def _majority_lines(summary: RunSummary) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from features.errors import Interrupted, OptionInvalid, OutputExists, TrainingFailed
 from features.records import StoreHeader
-from features.store.store import Store, open_store
+from features.store.store import Store, is_multilabel, open_store
 from features.system.files import (
     clear_abandoned,
     clear_partials,
@@ -106,6 +106,8 @@ class Comparison:
         Classes of the store's clips.
     classes_without : dict of str to list of str
         Classes without a clip in a part of any split, by part: "train", "val", "test".
+    is_multilabel : bool
+        Whether clips may have several classes.
     """
 
     path: str
@@ -132,6 +134,7 @@ class Comparison:
     n_unlabelled: int = 0
     n_classes: int = 0
     classes_without: dict[str, list[str]] = field(default_factory=dict)
+    is_multilabel: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +231,12 @@ def compare_heads(
     require_jobs(jobs)
     require_videos(videos)
     store = open_store(store_path)
+    if is_multilabel(store):
+        raise OptionInvalid(
+            f"compare-heads takes clips of one class each. Clips of '{store.path}' may have "
+            "several.",
+            hint="train-head takes them",
+        )
     splits, groups = choose_splits(store, split, folds, seed=seed)
     labels = {clip.clip_id: clip.label for clip in usable_clips(store)}
     classes = tuple(sorted({labels[i] for item in splits for i in item.train}))

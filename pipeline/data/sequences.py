@@ -14,7 +14,7 @@ import numpy.typing as npt
 from features.errors import NoClips, OptionInvalid, StoreDamaged
 from features.records import ClipRecord, IntArray, VectorArray
 from features.store.hdf5 import FrameRange, clip_crc32, read_frame_range
-from features.store.store import Store
+from features.store.store import Store, is_multilabel
 from features.system.machine import memory_limit_bytes
 
 BoolArray = npt.NDArray[np.bool_]
@@ -39,14 +39,18 @@ class Sequences:
     mask : ndarray of bool, shape (n_clips, max_frames)
         True where a frame is; every row starts with at least one.
     class_indices : ndarray of int64, shape (n_clips,)
-        Position of each clip's label among the classes; -1 where it is unknown.
+        Position of each clip's label among the classes; -1 where it is unknown, and where clips
+        may have several.
     clip_ids : tuple of str
+    targets : ndarray of float32, shape (n_clips, n_classes), or None
+        Where clips may have several classes: 1 for those of the clip, 0 for the others.
     """
 
     vectors: VectorArray
     mask: BoolArray
     class_indices: IntArray
     clip_ids: tuple[str, ...]
+    targets: Float32Array | None = None
 
     def __post_init__(self) -> None:
         """Check that no clip is without frames and that frames come first."""
@@ -56,6 +60,15 @@ class Sequences:
     def __repr__(self) -> str:
         """Show shapes instead of numbers."""
         return f"Sequences(vectors={self.vectors.dtype}{self.vectors.shape})"
+
+    @property
+    def truth(self) -> IntArray | Float32Array:
+        """What a head learns: `targets` where clips may have several classes."""
+        return self.class_indices if self.targets is None else self.targets
+
+    def take_targets(self, rows: IntArray) -> Float32Array | None:
+        """Return the targets of some clips, if there are any."""
+        return None if self.targets is None else self.targets[rows]
 
 
 def load_sequences(store: Store, clip_ids: Sequence[str], classes: Sequence[str]) -> Sequences:
@@ -79,12 +92,18 @@ def load_sequences(store: Store, clip_ids: Sequence[str], classes: Sequence[str]
     vectors = np.zeros((len(records), max_frames, dim), dtype=dtype)
     mask = np.zeros((len(records), max_frames), dtype=np.bool_)
     class_indices = np.full(len(records), -1, dtype=np.int64)
+    targets = (
+        np.zeros((len(records), len(classes)), dtype=np.float32) if is_multilabel(store) else None
+    )
     for record, frames in _read_checked(store, {clip.clip_id for clip in records}):
         row = position[record.clip_id]
         vectors[row, : record.n_frames] = frames
         mask[row, : record.n_frames] = True
-        class_indices[row] = index_of.get(record.label, -1)
-    return Sequences(vectors, mask, class_indices, tuple(clip_ids))
+        if targets is None:
+            class_indices[row] = index_of.get(record.label, -1)
+        else:
+            targets[row, [index_of[name] for name in record.classes if name in index_of]] = 1
+    return Sequences(vectors, mask, class_indices, tuple(clip_ids), targets)
 
 
 def _read_checked(store: Store, wanted: set[str]) -> Iterator[tuple[ClipRecord, VectorArray]]:
@@ -163,6 +182,7 @@ def take_clips(sequences: Sequences, clip_ids: Sequence[str]) -> Sequences:
         sequences.mask[rows],
         sequences.class_indices[rows],
         tuple(clip_ids),
+        sequences.take_targets(rows),
     )
 
 

@@ -16,6 +16,7 @@ from pipeline.data.sequences import Sequences
 SHARED_NAME = "shared"
 
 _ARRAYS = ("vectors", "mask", "class_indices")
+_TARGETS_FILE = "targets.npy"
 _IDS_FILE = "clip_ids.json"
 
 
@@ -28,6 +29,8 @@ def shared_sequences(sequences: Sequences, parent: Path) -> Iterator[Path]:
     with private_folder(parent / SHARED_NAME) as folder:
         for array in _ARRAYS:
             np.save(folder / f"{array}.npy", getattr(sequences, array))
+        if sequences.targets is not None:
+            np.save(folder / _TARGETS_FILE, sequences.targets)
         (folder / _IDS_FILE).write_text(json.dumps(sequences.clip_ids), encoding="ascii")
         yield folder
 
@@ -38,4 +41,6 @@ def map_sequences(folder: Path) -> Sequences:
         np.load(folder / f"{array}.npy", mmap_mode="r") for array in _ARRAYS
     )
     clip_ids = tuple(json.loads((folder / _IDS_FILE).read_text(encoding="ascii")))
-    return Sequences(vectors, mask, class_indices, clip_ids)
+    path = folder / _TARGETS_FILE
+    targets = np.load(path, mmap_mode="r") if path.exists() else None
+    return Sequences(vectors, mask, class_indices, clip_ids, targets)

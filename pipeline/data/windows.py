@@ -34,20 +34,26 @@ def cut_windows(sequences: Sequences, window: int | None) -> tuple[Sequences, In
             sequences.mask[rows, places],
             sequences.class_indices[owners],
             tuple(sequences.clip_ids[owner] for owner in owners),
+            sequences.take_targets(owners),
         ),
         owners,
     )
 
 
-def join_windows(probabilities: Float32Array, owners: IntArray, how: Aggregate) -> Float32Array:
+def join_windows(
+    probabilities: Float32Array, owners: IntArray, how: Aggregate, *, is_multilabel: bool = False
+) -> Float32Array:
     """Make the answers for the windows of each clip one answer."""
     if len(owners) == owners[-1] + 1:
         return probabilities
     if how == "mean":
         return average_windows(probabilities, owners)
     if how == "vote":
-        return _count_votes(probabilities, owners)
+        count = _count_approvals if is_multilabel else _count_votes
+        return count(probabilities, owners)
     largest = np.maximum.reduceat(probabilities, first_windows(owners), axis=0)
+    if is_multilabel:
+        return largest
     rows: Float32Array = (largest / largest.sum(axis=1, keepdims=True)).astype(np.float32)
     return rows
 
@@ -62,6 +68,16 @@ def _count_votes(probabilities: Float32Array, owners: IntArray) -> Float32Array:
     # Of classes with equally many votes the mean probability decides, by less than a vote.
     shares = shares + is_tied * _TIE_WEIGHT / n_windows * means
     rows: Float32Array = np.where(n_windows == 1, means, shares / shares.sum(axis=1, keepdims=True))
+    return rows.astype(np.float32)
+
+
+def _count_approvals(probabilities: Float32Array, owners: IntArray) -> Float32Array:
+    """Give each of several classes the share of windows that more likely show it than not."""
+    approvals = (probabilities >= 0.5).astype(np.float32)
+    shares, means = average_windows(approvals, owners), average_windows(probabilities, owners)
+    n_windows = np.bincount(owners)[:, np.newaxis]
+    weight = _TIE_WEIGHT / n_windows
+    rows: Float32Array = np.where(n_windows == 1, means, (shares + weight * means) / (1 + weight))
     return rows.astype(np.float32)
 
 

@@ -23,6 +23,8 @@ from pipeline.data.sequences import (
 from pipeline.data.windows import cut_windows, join_windows
 from pipeline.heads.registry import HeadInput, HeadKind, HeadOptions, parse_head
 
+# Name of the last layer where clips may have several classes.
+_LABELS_LAYER = "label_probabilities"
 # Clips prepared at once.
 _BLOCK_CLIPS = 64
 
@@ -51,15 +53,33 @@ class HeadModel:
 
 
 def build_head(
-    name: str, *, embedding_dim: int, n_classes: int, options: HeadOptions | None = None
+    name: str,
+    *,
+    embedding_dim: int,
+    n_classes: int,
+    options: HeadOptions | None = None,
+    is_multilabel: bool = False,
 ) -> HeadModel:
-    """Build an untrained head."""
+    """Build an untrained head; where clips may have several classes, with sigmoids."""
     options = options or HeadOptions()
-    core = build_core(name, embedding_dim=embedding_dim, n_classes=n_classes, options=options)
+    core = build_core(
+        name,
+        embedding_dim=embedding_dim,
+        n_classes=n_classes,
+        options=options,
+        is_multilabel=is_multilabel,
+    )
     return complete_head(core, name, embedding_dim=embedding_dim, options=options)
 
 
-def build_core(name: str, *, embedding_dim: int, n_classes: int, options: HeadOptions) -> Any:
+def build_core(
+    name: str,
+    *,
+    embedding_dim: int,
+    n_classes: int,
+    options: HeadOptions,
+    is_multilabel: bool = False,
+) -> Any:
     """Build the half that learns; parameters and errors as in `build_head`."""
     kind, _ = parse_head(name)
     if (options.n_components or 0) > embedding_dim:
@@ -69,7 +89,8 @@ def build_core(name: str, *, embedding_dim: int, n_classes: int, options: HeadOp
             hint=f"--reduce pca:{max(1, embedding_dim // 4)}",
         )
     inputs = _inputs(core_width(name, embedding_dim=embedding_dim, options=options))
-    probabilities = _classify(kind, inputs["vectors"], inputs["mask"], n_classes, options)
+    logits = _classify(kind, inputs["vectors"], inputs["mask"], n_classes, options)
+    probabilities = _squash(logits, is_multilabel=is_multilabel)
     return import_keras().Model(inputs, probabilities, name=_model_name(kind))
 
 
@@ -90,12 +111,18 @@ def complete_head(core: Any, name: str, *, embedding_dim: int, options: HeadOpti
     inputs = _inputs(embedding_dim)
     frames = _prepare(inputs["vectors"], inputs["mask"], sees, options)
     n_classes = core.output_shape[-1]
-    probabilities = _classify(kind, frames, inputs["mask"], n_classes, options)
+    logits = _classify(kind, frames, inputs["mask"], n_classes, options)
+    probabilities = _squash(logits, is_multilabel=is_multilabel_head(core))
     whole = keras.Model(inputs, probabilities, name=_model_name(kind))
     for model in (front, whole):
         # Neither is run often enough for a compilation by XLA to pay.
         model.jit_compile = False
     return HeadModel(front, core, whole)
+
+
+def is_multilabel_head(model: Any) -> bool:
+    """Tell whether a head gives every class a probability of its own."""
+    return any(layer.name == _LABELS_LAYER for layer in model.layers)
 
 
 def join_halves(head: HeadModel) -> Any:
@@ -141,7 +168,13 @@ def _classify(kind: HeadKind, frames: Any, mask: Any, n_classes: int, options: H
     with redirect_stdout(sys.stderr):  # a head may print, but standard output is for results
         clip_vector = _call_builder(kind, frames, mask, units, dropout)
     start = kind.logits_start
-    logits = keras.layers.Dense(n_classes, kernel_initializer=start, name="logits")(clip_vector)
+    return keras.layers.Dense(n_classes, kernel_initializer=start, name="logits")(clip_vector)
+
+
+def _squash(logits: Any, *, is_multilabel: bool) -> Any:
+    keras = import_keras()
+    if is_multilabel:
+        return keras.layers.Activation("sigmoid", name=_LABELS_LAYER)(logits)
     return keras.layers.Softmax(name="probabilities")(logits)
 
 
@@ -218,7 +251,10 @@ def prepare(head: HeadModel, embeddings: Sequences) -> Sequences:
 
 
 def predict_probabilities(model: Any, sequences: Sequences, batch_size: int = 64) -> Float32Array:
-    """Apply a trained head to sequences as they are: (n_clips, n_classes), rows sum to 1."""
+    """Apply a trained head to sequences as they are: (n_clips, n_classes).
+
+    Rows sum to 1, unless clips may have several classes.
+    """
     n_clips = len(sequences.clip_ids)
     # Whole batches of one shape: the backend compiles the head once.
     size = min(batch_size, n_clips)
@@ -233,4 +269,6 @@ def predict_probabilities(model: Any, sequences: Sequences, batch_size: int = 64
 def predict_clips(model: Any, sequences: Sequences, options: HeadOptions) -> Float32Array:
     """Apply a trained head to whole clips, by windows if it was trained so."""
     windows, owners = cut_windows(sequences, options.window)
-    return join_windows(predict_probabilities(model, windows), owners, options.aggregate)
+    found = predict_probabilities(model, windows)
+    several = is_multilabel_head(model)
+    return join_windows(found, owners, options.aggregate, is_multilabel=several)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from features.errors import VideosNotFound
 from features.records import StoreHeader
@@ -74,9 +74,17 @@ def find_confused(answers: Iterable[Answer], *, most: int = 12) -> list[Confused
     return found[:most]
 
 
+class _Named(Protocol):
+    @property
+    def clip_id(self) -> str: ...  # pragma: no cover
+
+
+_Clip = TypeVar("_Clip", bound=_Named)
+
+
 def add_pictures(
-    clips: Sequence[ConfusedClip], store: Store, videos: str | Path | None
-) -> list[tuple[ConfusedClip, str, str]]:
+    clips: Sequence[_Clip], store: Store, videos: str | Path | None
+) -> list[tuple[_Clip, str, str]]:
     """Give each clip its middle frame as a data URI, or the reason why it has none."""
     folder = None if videos is None else Path(videos)
     pictures = take_pictures(store, [clip.clip_id for clip in clips], videos=folder)
@@ -101,6 +109,7 @@ def describe_page(
     header: Mapping[str, Any],
     summary: Mapping[str, Any],
     n_tested: int,
+    is_multilabel: bool = False,
 ) -> dict[str, Any]:
     """Gather what both pages show of ``run.json`` or ``comparison.json`` and the store's header."""
     made = StoreHeader.from_json(json.dumps(header))
@@ -111,7 +120,9 @@ def describe_page(
         **{name: content[name] for name in shown},
         "near_duplicates": describe_near_duplicates(pairs, summary["n_near_duplicates"], n_tested),
         "class_gaps": describe_class_gaps(
-            summary.get("classes_without", {}), summary.get("n_classes", 0)
+            summary.get("classes_without", {}),
+            summary.get("n_classes", 0),
+            is_multilabel=is_multilabel,
         ),
         "groups_unknown": GROUPS_UNKNOWN.partition(": ")[2],
         "backbone": f"{backbone.name} alpha {backbone.alpha:g}, {backbone.size_px} px",

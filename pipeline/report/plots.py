@@ -34,7 +34,9 @@ _MOST_COUNTED_CLASSES = 25
 _MOST_SLANTED_CLASSES = 8
 
 
-def draw_curves(history: Sequence[EpochReport], best_epoch: int) -> Figure:
+def draw_curves(
+    history: Sequence[EpochReport], best_epoch: int, *, accuracy: str = "accuracy"
+) -> Figure:
     """Draw loss and accuracy over the epochs, and mark the one whose weights were kept."""
     figure = new_figure(9.0, 3.6)
     epochs = [report.epoch for report in history]
@@ -46,7 +48,7 @@ def draw_curves(history: Sequence[EpochReport], best_epoch: int) -> Figure:
         axes.plot(epochs, val, color=SECOND, marker=marker, label="validation")
         axes.axvline(best_epoch, color=MUTED, linestyle=":", label=f"kept: epoch {best_epoch}")
         axes.set_xlabel("epoch")
-        axes.set_ylabel(name)
+        axes.set_ylabel(accuracy if name == "accuracy" else name)
         axes.grid(color=GRID, linewidth=0.6)
         axes.xaxis.get_major_locator().set_params(integer=True)
         if name == "loss":
@@ -60,26 +62,85 @@ def draw_curves(history: Sequence[EpochReport], best_epoch: int) -> Figure:
 
 def draw_confusions(confusions: IntArray, classes: Sequence[str]) -> Figure:
     """Draw a confusion matrix (row: truth, column: prediction) by share of each true class."""
+    totals = np.maximum(confusions.sum(axis=1), 1)
+    return _draw_matrix(
+        confusions,
+        totals,
+        classes,
+        share="share of the true class",
+        across="predicted",
+        down="true",
+    )
+
+
+def draw_cooccurrences(counts: IntArray, classes: Sequence[str]) -> Figure:
+    """Draw how many clips of one class (row) have another one as well (column)."""
+    totals = np.maximum(np.diag(counts), 1)
+    return _draw_matrix(
+        counts,
+        totals,
+        classes,
+        share="share of the row's class",
+        across="have as well",
+        down="clips of",
+    )
+
+
+def draw_precisions(scores: Mapping[str, tuple[float | None, int]], n_clips: int) -> Figure:
+    """Draw the average precision of every class, and the share of clips that have it.
+
+    `scores` are average precision and number of clips by class; of `n_clips` all.
+    """
+    figure = new_figure(8.0, 1.3 + 0.28 * len(scores))
+    axes = figure.subplots()
+    for row, (precision, n_with) in enumerate(scores.values()):
+        if precision is None:
+            axes.text(0.01, row, "no test clip", va="center", color=MUTED, fontsize=8)
+            continue
+        axes.barh(row, precision, height=0.62, color=ACCENT, alpha=0.75)
+        axes.plot([n_with / n_clips] * 2, [row - 0.38, row + 0.38], color=SECOND, linewidth=1.6)
+        axes.text(1.01, row, f"{100 * precision:.0f} %", va="center", color=INK, fontsize=8)
+    axes.set_yticks(range(len(scores)), [short_label(name) for name in scores])
+    axes.set_ylim(len(scores) - 0.5, -0.5)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel(
+        "average precision; the mark is the share of clips with the class, which is chance"
+    )
+    axes.grid(axis="x", color=GRID, linewidth=0.6)
+    style_axes(axes)
+    for tick in axes.get_yticklabels():
+        tick.set_parse_math(False)
+    return figure
+
+
+def _draw_matrix(
+    confusions: IntArray,
+    totals: IntArray,
+    classes: Sequence[str],
+    *,
+    share: str,
+    across: str,
+    down: str,
+) -> Figure:
+    """Draw counts of pairs of classes by their share of the totals of the rows."""
     from matplotlib.colors import LinearSegmentedColormap
 
     n_classes = len(classes)
     side = float(np.clip(3.0 + 0.42 * n_classes, 4.2, 20.0))
     figure = new_figure(side + 1.2, side)
     axes = figure.subplots()
-    shares = confusions / np.maximum(confusions.sum(axis=1, keepdims=True), 1)
+    shares = confusions / totals[:, np.newaxis]
     # From nothing to the accent colour, so that it suits light pages and dark ones.
     colours = LinearSegmentedColormap.from_list("share", [f"{ACCENT}00", ACCENT])
     image = axes.imshow(shares, cmap=colours, vmin=0, vmax=1, interpolation="nearest")
-    bar = figure.colorbar(
-        image, ax=axes, shrink=3.2 / side, aspect=16, pad=0.03, label="share of the true class"
-    )
+    bar = figure.colorbar(image, ax=axes, shrink=3.2 / side, aspect=16, pad=0.03, label=share)
     size = float(np.clip(220 / n_classes, 6.5, 10))
     labels = [short_label(label) for label in classes]
     is_upright = n_classes > _MOST_SLANTED_CLASSES
     axes.set_xticks(range(n_classes), labels, rotation=90 if is_upright else 45)
     axes.set_yticks(range(n_classes), labels)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
+    axes.set_xlabel(across)
+    axes.set_ylabel(down)
     for piece in (axes, bar.ax):
         style_axes(piece)
     for spine in axes.spines.values():

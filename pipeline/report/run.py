@@ -14,6 +14,7 @@ from features.records import IntArray
 from features.store.store import Store
 from features.system.files import read_json
 from pipeline.report.figures import save_figure
+from pipeline.report.labels import write_label_run_report
 from pipeline.report.pages import Answer, add_pictures, describe_page, find_confused, write_page
 from pipeline.report.plots import draw_confusions, draw_curves, draw_reliability
 from pipeline.runs.run import RUN_FILE, read_predictions, read_run
@@ -29,6 +30,9 @@ def write_run_report(
     `videos` says where the video folder is now; by default it is where the store says.
     """
     run = read_json(folder / RUN_FILE)
+    if run["summary"].get("labels"):
+        write_label_run_report(folder, store, videos=videos, most_rows=most_rows)
+        return
     scores = read_json(folder / "report.json")
     history = read_json(folder / "history.json")
     answers = [

@@ -18,7 +18,7 @@ from pipeline.runs.run import RUN_FILE
 
 LOG_FOLDER = "tensorboard"
 _SCORES = ("balanced_accuracy", "macro_f1", "calibration_error", "majority_accuracy")
-_PICTURES = ("curves", "confusion", "reliability")
+_PICTURES = ("curves", "confusion", "reliability", "precisions", "cooccurrences-true")
 _RGBA = 4
 
 
@@ -39,16 +39,33 @@ def write_tensorboard(folder: Path) -> None:
         ]
         _write_events(folder / LOG_FOLDER / name, steps, seconds)
     accuracy = scores["accuracy"]
-    values = {
+    values: dict[str, float] = {
         "accuracy": accuracy["mean"],
         "accuracy_low": accuracy["low"],
         "accuracy_high": accuracy["high"],
-        **{key: scores[key] for key in _SCORES},
-        **{f"accuracy_{key}": value for key, value in scores["topk"].items() if key != "top1"},
+        **{key: scores[key] for key in _SCORES if key in scores},
+        **{
+            f"accuracy_{key}": value
+            for key, value in scores.get("topk", {}).items()
+            if key != "top1"
+        },
     }
+    if "mean_average_precision" in scores:
+        score = scores["mean_average_precision"]
+        values = {
+            "mean_average_precision": score["mean"],
+            "mean_average_precision_low": score["low"],
+            "mean_average_precision_high": score["high"],
+            "micro_f1": scores["micro_f1"],
+            **values,
+        }
     best = history["best_epoch"]
     scalars = [_scalar(tag, value) for tag, value in values.items()]
-    images = [_image(name, (folder / f"{name}.png").read_bytes()) for name in _PICTURES]
+    images = [
+        _image(name, (folder / f"{name}.png").read_bytes())
+        for name in _PICTURES
+        if (folder / f"{name}.png").exists()
+    ]
     _write_events(folder / LOG_FOLDER / "test", [(best, scalars), (best, images)], seconds)
 
 

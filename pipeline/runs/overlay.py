@@ -20,6 +20,8 @@ from features.workers.process import ClipEnd, WorkerSettings
 # In a folder of overlays: what every browser and player plays.
 _FOLDER_SUFFIX = ".mp4"
 _N_CLASSES = 3
+# Of those that a clip has; more would hide half of a small video.
+_MOST_CLASSES = 8
 
 
 def plan_overlays(
@@ -81,17 +83,29 @@ def _require_free(
 
 
 def caption_prediction(
-    path: str, head: str, classes: Sequence[str], probabilities: Sequence[float], *, leaks: bool
+    path: str,
+    head: str,
+    classes: Sequence[str],
+    probabilities: Sequence[float],
+    *,
+    leaks: bool,
+    thresholds: Sequence[float] | None = None,
 ) -> Caption:
     """Put a prediction into words: the file and head, and the three most probable classes.
 
-    The fonts are still to be chosen, by `draw_overlays`.
+    Where clips may have several classes, all that reach their threshold, or that none does. The
+    fonts are still to be chosen, by `draw_overlays`.
     """
     pairs = sorted(zip(probabilities, classes, strict=True), key=lambda pair: -pair[0])
-    mark = "LEAKY " if leaks else ""
+    mark, none = "LEAKY " if leaks else "", ""
+    shown = pairs[:_N_CLASSES]
+    if thresholds is not None:
+        needed = dict(zip(classes, thresholds, strict=True))
+        named = [pair for pair in pairs if pair[0] >= needed[pair[1]]]
+        shown, none = (named[:_MOST_CLASSES], "") if named else (shown[:1], "no class; next is ")
     return Caption(
         header=f"{mark}{head}: {printable(Path(path).name)}",
-        rows=tuple((printable(label), value) for value, label in pairs[:_N_CLASSES]),
+        rows=tuple((f"{none}{printable(label)}", value) for value, label in shown),
         font="",
         bold_font="",
     )

@@ -8,6 +8,8 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from features.backbone.engines import choose_engine
 from features.backbone.weights import IMAGENET, BackboneFiles, BackboneOptions, find_backbone
 from features.clips.discover import NO_LABELS, FolderOptions, discover_clips
@@ -16,8 +18,8 @@ from features.errors import VideosNotFound, WeightsMismatch
 from features.extract import Progress
 from features.places.archives import is_archive, refuse_packed
 from features.places.places import is_folder, is_there
-from features.records import Clip, ClipEmbedding, ClipOutcome, ClipRecord
-from pipeline.data.sequences import sequence_from_vectors
+from features.records import LABEL_JOINT, Clip, ClipEmbedding, ClipOutcome, ClipRecord
+from pipeline.data.sequences import Float32Array, sequence_from_vectors
 from pipeline.heads.model import predict_clips
 from pipeline.runs.attention import read_attention
 from pipeline.runs.overlay import caption_prediction, draw_overlays, plan_overlays
@@ -36,9 +38,9 @@ class Prediction:
     path : str
         As given, or below the folder that was given.
     label : str
-        The most probable class.
+        The most probable class. Where clips may have several, those of `labels`, joined by ";".
     probabilities : tuple of float
-        Aligned with the run's classes; they sum to 1.
+        Aligned with the run's classes; they sum to 1, unless clips may have several.
     n_frames : int
         Frames the prediction rests on.
     frame_seconds : tuple of float
@@ -50,6 +52,9 @@ class Prediction:
         What is odd about the clip, such as fewer frames than asked for; often empty.
     overlay : Path or None
         The copy of the video with the prediction drawn below; None if there is none.
+    labels : tuple of str or None
+        Where clips may have several classes: those whose probability reaches their threshold, the
+        most probable first. None where every clip has one class.
     """
 
     path: str
@@ -60,6 +65,7 @@ class Prediction:
     attention: tuple[float, ...] | None
     note: str
     overlay: Path | None = None
+    labels: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +183,12 @@ def predict_videos(
             clips,
             {
                 item.path: caption_prediction(
-                    item.path, run.head, run.classes, item.probabilities, leaks=leaks
+                    item.path,
+                    run.head,
+                    run.classes,
+                    item.probabilities,
+                    leaks=leaks,
+                    thresholds=run.thresholds,
                 )
                 for item in predictions
             },
@@ -251,15 +262,27 @@ def _classify(
     sequences = sequence_from_vectors([embedding.vectors for _, embedding in waiting])
     attention = read_attention(model, sequences, run.head_options)
     probabilities = predict_clips(model, sequences, run.head_options)
+    named = [_name_labels(run, row) for row in probabilities]
     return [
         Prediction(
             path=record.clip_id,
-            label=run.classes[int(row.argmax())],
+            label=run.classes[int(row.argmax())] if labels is None else LABEL_JOINT.join(labels),
             probabilities=tuple(float(value) for value in row),
             n_frames=record.n_frames,
             frame_seconds=tuple(float(time) for time in embedding.timestamps_seconds),
             attention=weights,
             note=record.reason,
+            labels=labels,
         )
-        for (record, embedding), row, weights in zip(waiting, probabilities, attention, strict=True)
+        for (record, embedding), row, weights, labels in zip(
+            waiting, probabilities, attention, named, strict=True
+        )
     ]
+
+
+def _name_labels(run: Run, probabilities: Float32Array) -> tuple[str, ...] | None:
+    """List the classes that reach their threshold, the most probable first."""
+    if run.thresholds is None:
+        return None
+    order = np.argsort(-probabilities, kind="stable")
+    return tuple(run.classes[i] for i in order if probabilities[i] >= run.thresholds[i])

@@ -20,7 +20,12 @@ _DIGESTED = {
 
 def digest_clips(clips: Sequence[ClipRecord], groups: Mapping[str, str]) -> str:
     """Hash what clips contribute to a result: ids, labels, groups, checksums of embeddings."""
-    rows = sorted((c.clip_id, c.label, groups[c.clip_id], c.n_frames, c.crc32) for c in clips)
+    rows = sorted(
+        (c.clip_id, c.label, groups[c.clip_id], c.n_frames, c.crc32)
+        if c.labels is None
+        else (c.clip_id, c.label, groups[c.clip_id], c.n_frames, c.crc32, c.labels)
+        for c in clips
+    )
     return digest_json(rows)
 
 

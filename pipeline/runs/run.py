@@ -13,6 +13,7 @@ from features.records import StoreHeader
 from features.system.files import read_csv
 from features.system.keras import import_keras
 from pipeline.heads.registry import HEADS, HeadOptions
+from pipeline.scores.labels import LabelScores
 from pipeline.splits.files import split_from_json
 from pipeline.splits.leaks import NearDuplicate
 from pipeline.splits.split import Split
@@ -32,7 +33,8 @@ class RunSummary:
         As given.
     head : str
     accuracy, low, high : float
-        On the test part, with its 95 % interval by bootstrap over groups.
+        On the test part, with its 95 % interval by bootstrap over groups. Where clips may have
+        several classes, a clip counts as right if all of them are, and no others are named.
     balanced_accuracy, macro_f1 : float
         On the test part.
     n_train, n_val, n_test : int
@@ -51,9 +53,11 @@ class RunSummary:
     is_new : bool
         False if the run had been trained before with the same settings.
     majority_class, majority_accuracy : str, float
-        The most frequent class of the training part, and the accuracy of always naming it.
+        The most frequent class of the training part, and the accuracy of always naming it. Of
+        several classes, the most frequent combination.
     backwards, shuffled : float
-        Accuracy on the test part with its frames in another order.
+        Accuracy on the test part with its frames in another order; mean average precision where
+        clips may have several classes.
     near_duplicates : tuple of NearDuplicate
         Clips of different parts that seem to be one recording.
     n_near_duplicates : int
@@ -66,6 +70,8 @@ class RunSummary:
         Classes of the store's clips.
     classes_without : dict of str to list of str
         Classes without a clip in a part, by part: "train", "val", "test".
+    labels : LabelScores or None
+        Scores where clips may have several classes; None where every clip has one.
     """
 
     path: str
@@ -97,6 +103,12 @@ class RunSummary:
     n_unlabelled: int = 0
     n_classes: int = 0
     classes_without: dict[str, list[str]] = field(default_factory=dict)
+    labels: LabelScores | None = None
+
+    @property
+    def is_multilabel(self) -> bool:
+        """Whether clips may have several classes."""
+        return self.labels is not None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -115,6 +127,9 @@ class Run:
     settings : dict
         What decided the result; equal settings mean an equal run.
     summary : RunSummary
+    thresholds : tuple of float or None
+        Where clips may have several classes: from which probability on each of the classes
+        counts as named, chosen on the validation part. None where every clip has one class.
     """
 
     path: Path
@@ -124,6 +139,7 @@ class Run:
     split: Split
     settings: dict[str, Any]
     summary: RunSummary
+    thresholds: tuple[float, ...] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -177,6 +193,8 @@ def read_run(path: str | Path) -> Run:
             raise _damaged(folder, f"schema is {content['schema']}, this framehead reads 1")
         summary = content["summary"]
         pairs = tuple(NearDuplicate(**pair) for pair in summary["near_duplicates"])
+        labels = summary.get("labels")
+        thresholds = content.get("thresholds")
         return Run(
             path=folder,
             head=content["head"],
@@ -185,8 +203,15 @@ def read_run(path: str | Path) -> Run:
             split=split_from_json(content["split"], where=f"'{folder / RUN_FILE}'"),
             settings=content["settings"],
             summary=RunSummary(
-                **{**summary, "path": str(path), "is_new": False, "near_duplicates": pairs}
+                **{
+                    **summary,
+                    "path": str(path),
+                    "is_new": False,
+                    "near_duplicates": pairs,
+                    "labels": labels and LabelScores.from_json(labels),
+                }
             ),
+            thresholds=thresholds and tuple(map(float, thresholds)),
         )
     except RunDamaged:
         raise
@@ -206,6 +231,7 @@ def load_model(run: Run) -> Any:
     keras.Model
         Takes "vectors", float32 (n, n_frames, dim), and "mask", bool (n, n_frames), padded on
         the right; gives probabilities, float32 (n, n_classes), in the order of the run's classes.
+        They sum to 1, unless clips may have several classes.
 
     Raises
     ------

@@ -11,11 +11,14 @@ from features.records import IntArray
 from pipeline.data.sequences import Sequences
 from pipeline.heads.model import predict_clips
 from pipeline.heads.registry import HeadOptions
+from pipeline.scores.labels import mean_average_precision
 
 
 @dataclass(frozen=True, slots=True)
 class OrderScores:
     """Accuracies of a head on test clips whose frames come in another order.
+
+    Mean average precisions where clips may have several classes.
 
     A head that is as good on shuffled frames as on the clips as filmed makes no use of time.
     """
@@ -34,8 +37,11 @@ def score_orders(
     shuffled = [rng.permutation(n) for n in n_frames]
     scores = []
     for orders in (backwards, shuffled):
-        predicted = predict_clips(model, reorder_frames(test, orders), options).argmax(axis=1)
-        scores.append(float((predicted == test.class_indices).mean()))
+        probabilities = predict_clips(model, reorder_frames(test, orders), options)
+        if test.targets is not None:
+            scores.append(mean_average_precision(test.targets, probabilities))
+        else:
+            scores.append(float((probabilities.argmax(axis=1) == test.class_indices).mean()))
     return OrderScores(*scores)
 
 

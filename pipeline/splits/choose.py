@@ -8,7 +8,7 @@ from pathlib import Path
 
 from features.errors import OptionInvalid, SplitImpossible
 from features.records import ClipRecord
-from features.store.store import Store, done_clips, is_multilabel
+from features.store.store import Store, done_clips
 from pipeline.splits.duplicates import DUPLICATE_ABOVE, find_near_duplicates
 from pipeline.splits.files import read_split
 from pipeline.splits.folds import split_into_folds
@@ -310,13 +310,6 @@ def _prepare(store: Store, options: SplitOptions, seed: int) -> tuple[SplitTask,
             f"A head learns from clips that have a label. None of {n_unlabelled} has one.",
             hint="run extract-features again with class folders, or with --labels FILE.csv; "
             "nothing is decoded a second time",
-        )
-    if is_multilabel(store):
-        raise SplitImpossible(
-            f"A head tells apart classes of which every clip has one. Clips of '{store.path}' have "
-            "several.",
-            hint="run extract-features again with --label-separator none; nothing is decoded a "
-            "second time",
         )
     groups = assign_groups(clips, options.group_regex)
     if options.group_regex is not None:

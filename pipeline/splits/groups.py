@@ -81,7 +81,8 @@ def count_groups_per_class(
     """Count the groups in which each class occurs, sorted by class name."""
     members: dict[str, set[str]] = {}
     for clip in clips:
-        members.setdefault(clip.label, set()).add(groups[clip.clip_id])
+        for label in clip.classes:
+            members.setdefault(label, set()).add(groups[clip.clip_id])
     return {label: len(members[label]) for label in sorted(members)}
 
 
@@ -101,19 +102,28 @@ def cut_part(
     the fraction. A class of more than `keep_groups` groups keeps that many, any other its
     last one. The seed decides between groups that serve equally well.
     """
-    names = sorted({groups[clip.clip_id] for clip in clips})
-    labels = sorted({clip.label for clip in clips})
-    row = {name: index for index, name in enumerate(names)}
-    column = {label: index for index, label in enumerate(labels)}
-    counts = np.zeros((len(names), len(labels)), dtype=np.int64)
-    np.add.at(
-        counts,
-        ([row[groups[clip.clip_id]] for clip in clips], [column[clip.label] for clip in clips]),
-        1,
-    )
+    names, counts = count_in_groups(clips, groups)
     order = np.random.default_rng(seed).permutation(len(names))
     chosen = _choose_rows(counts[order], fraction, keep_groups)
     return frozenset(names[order[index]] for index in chosen)
+
+
+def count_in_groups(
+    clips: Sequence[ClipRecord], groups: Mapping[str, str]
+) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """Name all groups, and count the clips of each class in them, (n_groups, n_classes).
+
+    Where clips may have several classes, those that have none are counted like a further class.
+    """
+    names = sorted({groups[clip.clip_id] for clip in clips})
+    labels = sorted({label for clip in clips for label in clip.classes or ("",)})
+    row = {name: index for index, name in enumerate(names)}
+    column = {label: index for index, label in enumerate(labels)}
+    counts = np.zeros((len(names), len(labels)), dtype=np.int64)
+    for clip in clips:
+        for label in clip.classes or ("",):
+            counts[row[groups[clip.clip_id]], column[label]] += 1
+    return names, counts
 
 
 def _choose_rows(counts: npt.NDArray[np.int64], fraction: float, keep_groups: int) -> list[int]:

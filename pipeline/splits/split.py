@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from features.errors import OptionInvalid, SplitImpossible
@@ -80,15 +80,18 @@ def finish_split(
 
     Validation is cut from the training part if no clip is marked for it.
     """
-    require_classes([clip for clip in clips if marked[clip.clip_id]])
+    used = [clip for clip in clips if marked[clip.clip_id]]
+    require_classes(used)
+    is_multilabel = any(clip.labels is not None for clip in used)
     marked = dict(marked)
     if "val" not in marked.values():
         training = [clip for clip in clips if marked[clip.clip_id] == "train"]
         marked.update(dict.fromkeys(_validation_ids(training, groups, val_fraction, seed), "val"))
-    train_labels = {c.label for c in clips if marked[c.clip_id] == "train"}
-    untrained = sorted({c.label for c in clips if marked[c.clip_id] in ("val", "test")})
-    missing = [label for label in untrained if label not in train_labels]
-    if missing:
+    trained = list_classes(c for c in clips if marked[c.clip_id] == "train")
+    tested = list_classes(c for c in clips if marked[c.clip_id] in ("val", "test"))
+    missing = [label for label in tested if label not in trained]
+    # Of several classes a rare one may be left out of what is learned; that is reported.
+    if missing and not (is_multilabel and trained):
         raise SplitImpossible(
             f"Every class that is tested must be trained on. Class '{missing[0]}' has no clip in "
             f"the training part ({method}; {len(missing)} such classes). "
@@ -122,17 +125,23 @@ def _validation_ids(
     return [clip.clip_id for clip in training if groups[clip.clip_id] in validated]
 
 
+def list_classes(clips: Iterable[ClipRecord]) -> tuple[str, ...]:
+    """List the classes of clips, sorted."""
+    return tuple(sorted({label for clip in clips for label in clip.classes}))
+
+
 def require_classes(clips: Sequence[ClipRecord]) -> None:
     """Refuse clips that cannot be told apart: without labels, or of one class only."""
-    unlabelled = [clip.clip_id for clip in clips if not clip.label]
+    unlabelled = [clip.clip_id for clip in clips if not clip.is_labelled]
     if unlabelled:
         raise SplitImpossible(
             f"Every clip must have a label. {len(unlabelled)} of {len(clips)} have none, the "
             f"first being '{unlabelled[0]}'.",
             hint="run extract-features again with class folders, or with --labels FILE.csv",
         )
-    classes = sorted({clip.label for clip in clips})
-    if len(classes) < 2:
+    classes = list_classes(clips)
+    is_multilabel = any(clip.labels is not None for clip in clips)
+    if len(classes) < (1 if is_multilabel else 2):
         raise SplitImpossible(
             f"A head must tell at least two classes apart. The {len(clips)} clips have "
             f"{len(classes)}: {', '.join(classes) or 'none'}.",
@@ -148,16 +157,20 @@ def require_fraction(name: str, value: float) -> None:
 
 def find_class_gaps(clips: Sequence[ClipRecord], splits: Sequence[Split]) -> dict[str, list[str]]:
     """List the classes of labelled clips without a clip in a part of any split, by part."""
-    label_of = {clip.clip_id: clip.label for clip in clips}
-    classes = set(label_of.values())
+    by_id = {clip.clip_id: clip for clip in clips}
+    classes = set(list_classes(clips))
     there = {
-        part: {label_of[i] for split in splits for i in getattr(split, part) if i in label_of}
+        part: set(
+            list_classes(by_id[i] for split in splits for i in getattr(split, part) if i in by_id)
+        )
         for part in PARTS
     }
     return {part: gaps for part in PARTS if (gaps := sorted(classes - there[part]))}
 
 
-def describe_class_gaps(gaps: Mapping[str, Sequence[str]], n_classes: int) -> list[str]:
+def describe_class_gaps(
+    gaps: Mapping[str, Sequence[str]], n_classes: int, *, is_multilabel: bool = False
+) -> list[str]:
     """Say which of all classes lack clips in a part, and what that does to scores."""
     n_others = n_classes - len(gaps.get("test", ()))
     said = []
@@ -167,8 +180,12 @@ def describe_class_gaps(gaps: Mapping[str, Sequence[str]], n_classes: int) -> li
         it = "it" if len(labels) == 1 else "them"
         consequence = {
             "train": f"a head never names {it}, and no score counts {it}",
-            "val": f"early stopping does not watch {it}",
-            "test": f"balanced accuracy is the mean of the other {n_others} of {n_classes} "
+            "val": f"early stopping does not watch {it}"
+            + (", and the threshold stays at 0.5" if is_multilabel else ""),
+            "test": f"the mean average precision is that of the other {n_others} of {n_classes} "
+            "classes"
+            if is_multilabel
+            else f"balanced accuracy is the mean of the other {n_others} of {n_classes} "
             f"classes, and macro-F1 counts {it} only where predicted, as 0",
         }[part]
         said.append(f"No {name} clip of {_name_some(labels)}: {consequence}")
@@ -184,7 +201,7 @@ def _name_some(labels: Sequence[str]) -> str:
 
 def describe_groups(clips: Sequence[ClipRecord], groups: Groups) -> str:
     """Say how many groups there are, for messages."""
-    per_class = count_groups_per_class(clips, groups)
+    per_class = count_groups_per_class(clips, groups) or {"": 0}
     rarest = min(per_class, key=lambda label: per_class[label])
     n_groups = len({groups[clip.clip_id] for clip in clips})
     return (

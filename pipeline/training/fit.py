@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from features.errors import TrainingFailed
+from features.errors import OptionInvalid, TrainingFailed
 from features.records import IntArray
-from features.store.store import Store
+from features.store.store import Store, is_multilabel
 from features.system.keras import import_keras
 from pipeline.data.sequences import Float32Array, Sequences, require_memory
 from pipeline.data.windows import cut_windows, first_windows, join_windows
@@ -21,14 +21,16 @@ from pipeline.heads.model import (
     complete_head,
     core_width,
     fit_front,
+    is_multilabel_head,
     join_halves,
     predict_probabilities,
     prepare,
 )
 from pipeline.heads.registry import HeadOptions, parse_head
+from pipeline.scores.labels import choose_thresholds
 from pipeline.splits.split import Split
 from pipeline.training.options import ClassWeights, EpochReport, FitOptions
-from pipeline.training.trainers import Trainer, make_trainer
+from pipeline.training.trainers import Trainer, clip_losses, make_trainer
 
 # Enough for an optimizer to find its way within a few epochs.
 _STEPS_PER_EPOCH = 20
@@ -45,6 +47,8 @@ class FittedHead:
     model: Any = field(repr=False)
     history: tuple[EpochReport, ...]
     best_epoch: int  # from 1, of the lowest validation loss
+    # Where clips may have several classes: from which probability on a class counts as named.
+    thresholds: tuple[float, ...] | None = None
 
 
 class Workbench:
@@ -65,10 +69,17 @@ class Workbench:
         options: HeadOptions,
         learning_rate: float,
         batch_size: int,
+        is_multilabel: bool = False,
     ) -> tuple[HeadModel, Trainer]:
         """Build and compile a head, or return one that is compiled to the state of a new one."""
-        core = build_core(name, embedding_dim=embedding_dim, n_classes=n_classes, options=options)
-        key = (name, embedding_dim, n_classes, options, learning_rate, batch_size)
+        core = build_core(
+            name,
+            embedding_dim=embedding_dim,
+            n_classes=n_classes,
+            options=options,
+            is_multilabel=is_multilabel,
+        )
+        key = (name, embedding_dim, n_classes, options, learning_rate, batch_size, is_multilabel)
         kept = self._heads.get(key)
         if kept is None:
             _compile(core, learning_rate)
@@ -112,7 +123,10 @@ def fit_head(
         options=head_options,
         learning_rate=options.learning_rate or parse_head(head)[0].learning_rate,
         batch_size=options.batch_size or choose_batch_size(len(train.clip_ids)),
+        is_multilabel=train.targets is not None,
     )
+    if train.targets is not None:
+        _start_at_frequencies(built.core, train.targets)
     class_weights = _weigh_classes(train.class_indices, n_classes, options.class_weights)
     windows, owners = cut_windows(train, head_options.window)
     n_windows = np.bincount(owners)
@@ -127,9 +141,15 @@ def fit_head(
     windows, val_owners = cut_windows(val, head_options.window)
     windows = prepare(built, windows)
 
+    def join(found: Float32Array) -> Float32Array:
+        several = val.targets is not None
+        return join_windows(found, val_owners, head_options.aggregate, is_multilabel=several)
+
     def evaluate() -> tuple[float, float]:
         found = predict_probabilities(built.core, windows)
-        probabilities = join_windows(found, val_owners, head_options.aggregate)
+        probabilities = join(found)
+        if val.targets is not None:
+            return _evaluate_labels(probabilities, val.targets)
         truth = windows.class_indices[first_windows(val_owners)]
         of_truth = probabilities[np.arange(len(truth)), truth].astype(np.float64)
         # Weighted as in training: otherwise stopping would undo what the weights are for.
@@ -144,7 +164,11 @@ def fit_head(
         return EpochReport(number, *train_once(order), *evaluate())
 
     history, best_epoch = _train_until_best(built.core, run_epoch, options, on_epoch)
-    return FittedHead(join_halves(built), history, best_epoch)
+    thresholds = None
+    if val.targets is not None:
+        found = join(predict_probabilities(built.core, windows))
+        thresholds = choose_thresholds(val.targets, found)
+    return FittedHead(join_halves(built), history, best_epoch, thresholds)
 
 
 def require_memory_for_fit(
@@ -201,15 +225,41 @@ def _train_until_best(
 
 def _compile(core: Any, learning_rate: float) -> None:
     keras = import_keras()
+    several = is_multilabel_head(core)
     core.compile(
         optimizer=keras.optimizers.AdamW(learning_rate, weight_decay=0.01, clipnorm=1.0),
-        loss="sparse_categorical_crossentropy",
+        loss=clip_losses if several else "sparse_categorical_crossentropy",
         # Not `metrics`, which would count the clips that fill up the last batch.
-        weighted_metrics=["accuracy"],
+        weighted_metrics=[keras.metrics.BinaryAccuracy("accuracy") if several else "accuracy"],
         # On a CPU the compilation by XLA takes longer than most heads take to train.
         jit_compile=False,
     )
     core.optimizer.build(core.trainable_variables)
+
+
+def require_class_weights(store: Store, options: FitOptions) -> None:
+    """Refuse weights of classes where clips may have several."""
+    if options.class_weights != "none" and is_multilabel(store):
+        raise OptionInvalid(
+            "--class-weights is about clips of one class each. Received: --class-weights "
+            f"{options.class_weights}, and clips of '{store.path}' may have several.",
+            hint="leave it out: every class has a threshold of its own, and the mean average "
+            "precision counts all classes alike",
+        )
+
+
+def _start_at_frequencies(core: Any, targets: Float32Array) -> None:
+    """Let a head begin by giving every class its frequency, which may be low."""
+    n_with = targets.sum(axis=0)
+    core.get_layer("logits").bias.assign(np.log((n_with + 0.5) / (len(targets) - n_with + 0.5)))
+
+
+def _evaluate_labels(probabilities: Float32Array, targets: Float32Array) -> tuple[float, float]:
+    """Return the mean loss, and the share of all classes of all clips that are right at 0.5."""
+    likely = np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)
+    of_truth = np.where(targets == 1, likely, 1 - likely)
+    right = (probabilities >= 0.5) == (targets == 1)
+    return float(-np.log(of_truth).sum(axis=1).mean()), float(right.mean())
 
 
 def _weigh_classes(class_indices: IntArray, n_classes: int, kind: ClassWeights) -> Float32Array:

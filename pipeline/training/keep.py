@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from features.records import LABEL_JOINT
 from features.store.store import Store
 from features.system.files import digest_json, write_csv, write_json
 from features.system.versions import describe_environment
@@ -16,10 +17,14 @@ from pipeline.report.run import write_run_report
 from pipeline.report.tensorboard import write_tensorboard
 from pipeline.runs.provenance import digest_clips
 from pipeline.runs.run import MODEL_FILE, RUN_FILE, RUN_SCHEMA, RunSummary, save_model
+from pipeline.scores.labels import join_labels, name_labels
 from pipeline.splits.files import split_to_json
 from pipeline.splits.split import Split
 from pipeline.training.fit import FittedHead
 from pipeline.training.options import FitOptions
+
+# Of report.json; run.json has the others as well.
+_LONG_SCORES = ("classes", "confusions", "cooccurrences")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -66,7 +71,10 @@ def write_run(
     """Write all files of a run into its folder; probabilities have one row per test clip."""
     save_model(fitted.model, folder / MODEL_FILE)
     _write_history(folder, fitted)
-    _write_predictions(folder, plan, test, probabilities)
+    if fitted.thresholds is None:
+        _write_predictions(folder, plan, test, probabilities)
+    else:
+        _write_label_predictions(folder, plan, test, probabilities, fitted.thresholds)
     write_json(folder / "report.json", scores)
     write_json(folder / "split.json", split_to_json(plan.split))
     write_json(folder / RUN_FILE, _describe(plan, fitted, scores, summary))
@@ -83,13 +91,14 @@ def _describe(
         "head": plan.head,
         "classes": plan.classes,
         "summary": asdict(summary),
-        "metrics": {k: v for k, v in scores.items() if k not in ("classes", "confusions")},
+        "metrics": {k: v for k, v in scores.items() if k not in _LONG_SCORES},
         "settings": plan.settings,
         "store": {
             "path": str(plan.store.path.resolve()),
             "fingerprint": plan.store.header.fingerprint,
             "header": asdict(plan.store.header),
         },
+        **({} if fitted.thresholds is None else {"thresholds": fitted.thresholds}),
         "n_parameters": fitted.model.count_params(),
         "leaks": plan.split.leaks,
         "groups_known": plan.split.groups_known,
@@ -122,4 +131,35 @@ def _write_predictions(
         )
     )
     columns = [*header, *(f"probability:{label}" for label in plan.classes)]
+    write_csv(folder / "predictions.csv", columns, rows)
+
+
+def _write_label_predictions(
+    folder: Path,
+    plan: RunPlan,
+    test: Sequences,
+    probabilities: Float32Array,
+    thresholds: Sequence[float],
+) -> None:
+    """Write the classes of every clip, those that are named, and per class truth and answer."""
+    columns = ["clip_id", "group", "part", "label", "predicted"]
+    columns += [f"{what}:{name}" for name in plan.classes for what in ("true", "probability")]
+    named = name_labels(probabilities, thresholds, plan.classes)
+    rows = (
+        [
+            clip_id,
+            plan.groups[clip_id],
+            "test",
+            join_labels(truth, plan.classes),
+            LABEL_JOINT.join(predicted),
+            *(
+                text
+                for is_in, p in zip(truth, row, strict=True)
+                for text in (f"{is_in:g}", f"{p:.6g}")
+            ),
+        ]
+        for clip_id, truth, predicted, row in zip(
+            test.clip_ids, test.truth, named, probabilities, strict=True
+        )
+    )
     write_csv(folder / "predictions.csv", columns, rows)

@@ -19,11 +19,12 @@ from pipeline.report.tensorboard import write_tensorboard
 from pipeline.runs.provenance import name_differences
 from pipeline.runs.run import RUN_FILE, RunSummary, read_run
 from pipeline.scores.frameorder import score_orders
+from pipeline.scores.labels import LabelScores, most_frequent_labels, report_label_scores
 from pipeline.scores.metrics import most_frequent, report_scores
 from pipeline.splits.choose import SplitOptions, choose_split, count_unlabelled, usable_clips
 from pipeline.splits.leaks import find_straddling_duplicates
-from pipeline.splits.split import find_class_gaps
-from pipeline.training.fit import fit_head, require_memory_for_fit
+from pipeline.splits.split import find_class_gaps, list_classes
+from pipeline.training.fit import fit_head, require_class_weights, require_memory_for_fit
 from pipeline.training.keep import RunPlan, write_run
 from pipeline.training.options import EpochReport, FitOptions
 from pipeline.training.threads import limit_threads
@@ -101,9 +102,10 @@ def train_head(
     parse_head(head)
     require_videos(videos)
     store = open_store(store_path)
+    require_class_weights(store, fit)
     chosen, groups = choose_split(store, split, seed=seed)
     trained = set(chosen.train)
-    classes = tuple(sorted({clip.label for clip in store.clips if clip.clip_id in trained}))
+    classes = list_classes(clip for clip in store.clips if clip.clip_id in trained)
     plan = RunPlan(
         store=store,
         split=chosen,
@@ -182,14 +184,26 @@ def _train_into(
     test = load_sequences(plan.store, split.test, plan.classes)
     probabilities = predict_clips(fitted.model, test, plan.head_options)
     test_groups = [plan.groups[clip_id] for clip_id in test.clip_ids]
-    scores = report_scores(
-        probabilities,
-        test.class_indices,
-        test_groups,
-        plan.classes,
-        majority=most_frequent(train.class_indices),
-        seed=plan.seed,
-    )
+    labels: LabelScores | None = None
+    if test.targets is None:
+        scores = report_scores(
+            probabilities,
+            test.class_indices,
+            test_groups,
+            plan.classes,
+            majority=most_frequent(train.class_indices),
+            seed=plan.seed,
+        )
+    else:
+        scores, labels = report_label_scores(
+            probabilities,
+            test.targets,
+            test_groups,
+            plan.classes,
+            fitted.thresholds or (),
+            majority=most_frequent_labels(train.truth),
+            seed=plan.seed,
+        )
     orders = score_orders(fitted.model, test, plan.head_options, seed=plan.seed)
     scores["frame_order"] = asdict(orders)
     near_duplicates, n_near_duplicates = find_straddling_duplicates(plan.store, [split])
@@ -221,8 +235,9 @@ def _train_into(
         n_missing=len(split.missing),
         split_method=split.method,
         n_unlabelled=count_unlabelled(plan.store),
-        n_classes=len({clip.label for clip in labelled}),
+        n_classes=len(list_classes(labelled)),
         classes_without=find_class_gaps(labelled, [split]),
+        labels=labels,
     )
     with report_unwritable(target):
         write_run(folder, plan, fitted, test, probabilities, scores, summary)

@@ -49,7 +49,7 @@ class BatchTrainer:
                 self._core.reset_metrics()
                 means = self._core.train_on_batch(
                     model_inputs(clips, rows),
-                    clips.class_indices[rows],
+                    clips.truth[rows],
                     sample_weight=weights[rows] * shares,
                     return_dict=True,
                 )
@@ -82,7 +82,7 @@ class GraphTrainer:
 
         # On the host: a store may be larger than the memory of a GPU.
         with tf.device("CPU"):
-            small = [tf.constant(a) for a in (clips.mask, clips.class_indices, weights)]
+            small = [tf.constant(a) for a in (clips.mask, clips.truth, weights)]
             if is_aligned(clips.vectors):
                 # Not copied, and freed with the array: TensorFlow's allocator keeps its memory.
                 vectors = tf.experimental.dlpack.from_dlpack(clips.vectors.__dlpack__())
@@ -128,16 +128,30 @@ class GraphTrainer:
     def _take_step(self, inputs: Any, truth: Any, weights: Any) -> tuple[Any, Any]:
         import tensorflow as tf
 
-        keras = import_keras()
         with tf.GradientTape() as tape:
             probabilities = self._core(inputs, training=True)
-            of_clips = keras.losses.sparse_categorical_crossentropy(truth, probabilities)
+            of_clips = clip_losses(truth, probabilities)
             loss = tf.reduce_mean(of_clips * weights)
         learned = self._core.trainable_variables
         gradients = tape.gradient(loss, [variable.value for variable in learned])
         self._core.optimizer.apply(gradients, learned)
+        if len(truth.shape) == 2:
+            right = tf.cast((probabilities >= 0.5) == (truth >= 0.5), tf.float32)
+            return of_clips, tf.reduce_mean(right, axis=-1)
         named = tf.argmax(probabilities, axis=-1, output_type=truth.dtype)
         return of_clips, tf.cast(named == truth, tf.float32)
+
+
+def clip_losses(truth: Any, probabilities: Any) -> Any:
+    """Compute the loss of every clip: cross-entropy, of several classes summed over all.
+
+    The sum, unlike Keras' mean, has the gradients of a single class' loss: what an error of one
+    probability weighs does not depend on how many classes there are.
+    """
+    losses = import_keras().losses
+    if len(truth.shape) == 2:
+        return probabilities.shape[-1] * losses.binary_crossentropy(truth, probabilities)
+    return losses.sparse_categorical_crossentropy(truth, probabilities)
 
 
 def cut_batches(order: IntArray, batch_size: int) -> tuple[IntArray, Float32Array]:
