@@ -29,7 +29,7 @@ from pipeline.scores.labels import (
     clip_credits,
     mean_average_precision,
     micro_f1,
-    name_labels,
+    random_precision,
 )
 from pipeline.splits.choose import SplitOptions, choose_split, choose_splits
 from pipeline.splits.leaks import find_leaks
@@ -83,7 +83,6 @@ def test_thresholds_have_the_best_f1() -> None:
         ]
         assert found == pytest.approx(max(others))
         assert thresholds[column] not in probabilities[:, column]
-    assert name_labels(np.array([[0.2, 0.9], [0.1, 0.1]]), (0.1, 0.5), "ab") == [("a", "b"), ("a",)]
 
 
 def test_windows_of_several_classes() -> None:
@@ -166,8 +165,11 @@ def test_training_finds_several_classes(tmp_path: Path, run_cli: RunCli) -> None
     assert mean_average_precision(truth, shares) == pytest.approx(
         scores["mean_average_precision"]["mean"], abs=1e-4
     )
-    named = name_labels(shares, thresholds, classes)
-    assert [row["predicted"] for row in rows] == [";".join(names) for names in named]
+    for row, above in zip(rows, shares >= np.array(thresholds), strict=True):
+        assert row["predicted"] == ";".join(
+            n for n, is_in in zip(classes, above, strict=True) if is_in
+        )
+        assert [row[f"named:{name}"] for name in classes] == [str(int(is_in)) for is_in in above]
     page = (run / "report.html").read_text()
     assert "Mean average precision on the test part" in page
     assert "Confusion" not in page
@@ -231,6 +233,55 @@ def test_a_changed_label_is_another_run(tmp_path: Path) -> None:
 
     digests = {digest_clips(open_store(path).clips, {"a.avi": "g"}) for path in (one, two)}
     assert len(digests) == 2, "one class called 'x;y' is not the classes x and y"
+
+
+def test_what_a_random_order_gets() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.zeros((12, 2))
+    truth[:3, 0] = truth[:7, 1] = 1
+    drawn = [average_precisions(truth, rng.random((12, 2))) for _ in range(4000)]
+    expected = [random_precision(12, n) for n in (3, 7)]
+    assert np.mean(drawn, axis=0) == pytest.approx(expected, abs=0.01)
+
+
+def test_a_comparison_ranks_by_mean_average_precision(tmp_path: Path, run_cli: RunCli) -> None:
+    store, out = write_multilabel_store(tmp_path / "s.h5", n_groups=12), tmp_path / "c"
+    options = (store, "--out", out, "--seeds", 1, "--folds", 2, "--epochs", 30, "--jobs", 1)
+    first = run_cli("compare-heads", *options, "--heads", "mlp")
+    assert first.exit_code == 0, first.stderr
+    assert "2 trials (0 from before)" in first.stdout
+    assert "Random probabilities would get " in first.stdout
+    found = parse_json(run_cli("compare-heads", *options, "--heads", "mlp,mean-linear", "--json"))
+    assert found["n_reused"] == 2
+    assert found["is_multilabel"]
+    scores = [head["labels"]["mean_average_precision"] for head in found["heads"]]
+    assert scores[0]["mean"] >= scores[1]["mean"]
+    assert found["pairs"][0]["difference"] == pytest.approx(scores[0]["mean"] - scores[1]["mean"])
+    assert all(score["low"] <= score["mean"] <= score["high"] for score in scores)
+    head = found["heads"][0]
+    rows = [row for row in read_csv(out / "predictions.csv") if row["head"] == head["name"]]
+    by_fold = []
+    for fold in ("1", "2"):
+        part = [row for row in rows if row["fold"] == fold]
+        truth, shares = (
+            np.array([[float(row[f"{what}:{name}"]) for name in ("dive", "jump")] for row in part])
+            for what in ("true", "probability")
+        )
+        by_fold.append(len(part) * average_precisions(truth, shares))
+    expected = np.sum(by_fold, axis=0) / len(rows)
+    told = [head["labels"]["average_precisions"][name] for name in ("dive", "jump")]
+    assert told == pytest.approx(expected, abs=1e-4)
+    page = (out / "report.html").read_text()
+    assert "mean average precision" in page
+    assert "Confusion" not in page
+    renamed = [
+        replace(clip, labels=tuple(name.replace("dive", "fall") for name in clip.classes))
+        for clip in open_store(store).clips
+    ]
+    write_store(tmp_path / "t.h5", [replace(c, label=";".join(c.classes)) for c in renamed])
+    other = run_cli("compare-heads", tmp_path / "t.h5", *options[1:], "--heads", "mlp")
+    assert other.exit_code == 1
+    assert "holds one with other settings" in other.stderr
 
 
 def test_overlays_name_all_classes_above_their_threshold() -> None:

@@ -101,6 +101,8 @@ def command(
 
 def to_text(comparison: Comparison) -> str:
     """Tell how heads compare, best first."""
+    if comparison.is_multilabel:
+        return _labels_to_text(comparison)
     rows = [
         [
             head.name,
@@ -130,17 +132,63 @@ def to_text(comparison: Comparison) -> str:
         *(["LEAKY: groups stand on both sides of the split"] if comparison.leaks else []),
         format_table(header, rows),
         "",
-        f"{comparison.n_clips} clips of {format_count(comparison.n_groups, 'group')}, "
-        f"{format_count(comparison.n_splits, 'split')} x "
-        f"{format_count(comparison.n_seeds, 'seed')}, "
-        f"{format_count(comparison.n_trials, 'trial')} ({comparison.n_reused} from before) in "
-        f"{comparison.seconds:.0f} s",
+        _describe_size(comparison),
         f"Always naming {list_labels(comparison.majority_classes)} would get "
         f"{comparison.majority_accuracy:.1%}",
         *(printable(verdict) for verdict in comparison.verdicts),
     ]
-    orders = [f"{h.name} {h.backwards:.1%} / {h.shuffled:.1%}" for h in comparison.heads]
-    lines.append(f"With the frames backwards / shuffled: {', '.join(orders)}")
-    lines += describe_clips(comparison, comparison.n_clips)
-    lines.append(f"Comparison: {printable(comparison.path)}")
+    lines += _closing_lines(comparison)
     return "\n".join(lines)
+
+
+def _labels_to_text(comparison: Comparison) -> str:
+    """Tell how heads compare where clips may have several classes."""
+    scores = [head.labels for head in comparison.heads if head.labels is not None]
+    rows = [
+        [
+            head.name,
+            f"{found.mean_average_precision.mean:.1%}",
+            f"{found.mean_average_precision.low:.1%} to {found.mean_average_precision.high:.1%}",
+            f"{found.micro_f1:.3f}",
+            f"{found.macro_f1:.3f}",
+            f"{found.exact_match:.1%}",
+            f"{head.calibration_error:.3f}",
+            str(head.n_parameters),
+            f"{head.train_seconds:.1f}",
+            f"{head.latency_ms:.2f}",
+        ]
+        for head, found in zip(comparison.heads, scores, strict=True)
+    ]
+    header = ["head", "mAP", "95 % interval", "micro-F1", "macro-F1", "all right", "ECE"]
+    lines = [
+        *(["LEAKY: groups stand on both sides of the split"] if comparison.leaks else []),
+        format_table([*header, "parameters", "train s", "ms/clip"], rows),
+        "mAP is the mean average precision; F1 and clips with all classes right are at thresholds "
+        "chosen on the validation parts",
+        "",
+        _describe_size(comparison),
+        f"Random probabilities would get {scores[0].chance:.1%}",
+        *(printable(verdict) for verdict in comparison.verdicts),
+        *_closing_lines(comparison),
+    ]
+    return "\n".join(lines)
+
+
+def _describe_size(comparison: Comparison) -> str:
+    return (
+        f"{comparison.n_clips} clips of {format_count(comparison.n_groups, 'group')}, "
+        f"{format_count(comparison.n_splits, 'split')} x "
+        f"{format_count(comparison.n_seeds, 'seed')}, "
+        f"{format_count(comparison.n_trials, 'trial')} ({comparison.n_reused} from before) in "
+        f"{comparison.seconds:.0f} s"
+    )
+
+
+def _closing_lines(comparison: Comparison) -> list[str]:
+    """Tell of the order of frames, of clips that are left out or doubtful, and the place."""
+    orders = [f"{h.name} {h.backwards:.1%} / {h.shuffled:.1%}" for h in comparison.heads]
+    return [
+        f"With the frames backwards / shuffled: {', '.join(orders)}",
+        *describe_clips(comparison, comparison.n_clips),
+        f"Comparison: {printable(comparison.path)}",
+    ]

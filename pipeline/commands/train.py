@@ -130,7 +130,7 @@ def _label_lines(summary: RunSummary, scores: LabelScores, mark: str) -> list[st
         f"{found.low:.1%} to {found.high:.1%}) on {summary.n_test} test clips",
         f"at thresholds chosen on the validation clips: micro-F1 {scores.micro_f1:.3f}, macro-F1 "
         f"{scores.macro_f1:.3f}, all classes of a clip right {scores.exact_match:.1%}",
-        f"probabilities that say nothing would get {scores.chance:.1%}",
+        f"random probabilities would get {scores.chance:.1%}",
     ]
     if found.low <= scores.chance:
         lines.append(f"{summary.head} is not better than that")

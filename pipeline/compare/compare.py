@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from features.errors import Interrupted, OptionInvalid, OutputExists, TrainingFailed
-from features.records import StoreHeader
+from features.records import ClipRecord, IntArray, StoreHeader
 from features.store.store import Store, is_multilabel, open_store
 from features.system.files import (
     clear_abandoned,
@@ -26,6 +28,7 @@ from features.system.files import (
     write_json,
 )
 from features.system.versions import describe_environment
+from pipeline.compare.labels import rank_label_heads
 from pipeline.compare.ranking import HeadResult, rank_heads
 from pipeline.compare.trials import (
     Trial,
@@ -41,6 +44,7 @@ from pipeline.heads.registry import HeadOptions, parse_head, require_reachable, 
 from pipeline.report.comparison import write_comparison_report
 from pipeline.report.pages import require_videos
 from pipeline.runs.provenance import digest_clips, name_differences
+from pipeline.scores.labels import answer_columns, describe_answer
 from pipeline.scores.paired import HeadPair
 from pipeline.splits.choose import (
     SplitOptions,
@@ -51,8 +55,8 @@ from pipeline.splits.choose import (
 )
 from pipeline.splits.files import split_to_json, write_split
 from pipeline.splits.leaks import NearDuplicate, find_straddling_duplicates
-from pipeline.splits.split import Split, find_class_gaps
-from pipeline.training.fit import require_memory_for_fit
+from pipeline.splits.split import Split, find_class_gaps, list_classes
+from pipeline.training.fit import require_class_weights, require_memory_for_fit
 from pipeline.training.options import FitOptions
 
 COMPARISON_SCHEMA = 1
@@ -231,15 +235,10 @@ def compare_heads(
     require_jobs(jobs)
     require_videos(videos)
     store = open_store(store_path)
-    if is_multilabel(store):
-        raise OptionInvalid(
-            f"compare-heads takes clips of one class each. Clips of '{store.path}' may have "
-            "several.",
-            hint="train-head takes them",
-        )
+    require_class_weights(store, fit)
     splits, groups = choose_splits(store, split, folds, seed=seed)
-    labels = {clip.clip_id: clip.label for clip in usable_clips(store)}
-    classes = tuple(sorted({labels[i] for item in splits for i in item.train}))
+    clips = {clip.clip_id: clip for clip in usable_clips(store)}
+    classes = list_classes(clips[i] for item in splits for i in item.train)
     shared = _shared_settings(store, splits, groups, head_options, fit)
     settings = {**shared, "heads": list(heads), "seeds": seeds, "seed": seed}
     trials = [
@@ -266,8 +265,12 @@ def compare_heads(
         results, n_reused = _finish_trials(store, folder, plan, trials, jobs, on_trial)
         tested = tested_ids(splits)
         known = {clip_id for item in splits for clip_id in (*item.train, *item.test)}
-        indices = {clip_id: classes.index(labels[clip_id]) for clip_id in known}
-        ranking = rank_heads(results, splits, indices, groups, classes, seed=seed)
+        if is_multilabel(store):
+            targets = {i: _mark_classes(clips[i], classes) for i in known}
+            ranking = rank_label_heads(results, splits, targets, groups, classes, seed=seed)
+        else:
+            indices = {clip_id: classes.index(clips[clip_id].label) for clip_id in known}
+            ranking = rank_heads(results, splits, indices, groups, classes, seed=seed)
         near_duplicates, n_near_duplicates = find_straddling_duplicates(store, splits)
         comparison = Comparison(
             path=str(out),
@@ -292,12 +295,14 @@ def compare_heads(
             n_missing=len(splits[0].missing),
             split_method=splits[0].method,
             n_unlabelled=count_unlabelled(store),
-            n_classes=len(set(labels.values())),
-            classes_without=find_class_gaps(usable_clips(store), splits),
+            n_classes=len(list_classes(clips.values())),
+            classes_without=find_class_gaps(list(clips.values()), splits),
+            is_multilabel=is_multilabel(store),
         )
         with report_unwritable(target):
             _write_results(folder, comparison, results, plan, settings, store.header)
-            _write_predictions(folder, results, plan, groups, labels)
+            write = _write_label_predictions if is_multilabel(store) else _write_predictions
+            write(folder, results, plan, groups, clips)
             write_comparison_report(folder, store, videos=videos)
     return comparison
 
@@ -475,8 +480,16 @@ def _write_results(
 ) -> None:
     """Write ``comparison.json``, ``comparison.csv``, and each split for ``train-head --split``."""
     ranked = [asdict(head) for head in comparison.heads]
+    for head in ranked if not comparison.is_multilabel else ():
+        del head["labels"]
     flat = [{**head, **head["accuracy"]} for head in ranked]
     columns = ["name", "mean", "low", "high", "balanced_accuracy", "macro_f1", "top5"]
+    if comparison.is_multilabel:
+        columns = ["name", "mean", "low", "high", "micro_f1", "macro_f1", "exact_match"]
+        flat = [
+            {**head, **head["labels"], **head["labels"]["mean_average_precision"]}
+            for head in ranked
+        ]
     columns += ["calibration_error", "n_parameters", "train_seconds", "latency_ms", "backwards"]
     columns += ["shuffled", "n_trials"]
     write_csv(target / "comparison.csv", columns, [[row[c] for c in columns] for row in flat])
@@ -530,7 +543,7 @@ def _write_predictions(
     results: Mapping[Trial, TrialResult],
     plan: TrialPlan,
     groups: Mapping[str, str],
-    labels: Mapping[str, str],
+    clips: Mapping[str, ClipRecord],
 ) -> None:
     """Write ``predictions.csv``: what every trial said of every clip it tested."""
     header = ["head", "seed", "fold", "clip_id", "group", "label", "predicted", "confidence"]
@@ -541,7 +554,7 @@ def _write_predictions(
             trial.fold + 1,
             clip_id,
             groups[clip_id],
-            labels[clip_id],
+            clips[clip_id].label,
             plan.classes[predicted],
             confidence,
         ]
@@ -550,4 +563,39 @@ def _write_predictions(
             plan.splits[trial.fold].test, result.predicted, result.confidence, strict=True
         )
     )
+    write_csv(target / "predictions.csv", header, rows)
+
+
+def _mark_classes(clip: ClipRecord, classes: Sequence[str]) -> IntArray:
+    return np.isin(classes, clip.classes).astype(np.int64)
+
+
+def _write_label_predictions(
+    target: Path,
+    results: Mapping[Trial, TrialResult],
+    plan: TrialPlan,
+    groups: Mapping[str, str],
+    clips: Mapping[str, ClipRecord],
+) -> None:
+    """Write ``predictions.csv`` where clips may have several classes."""
+    rows = (
+        [
+            trial.head,
+            trial.seed,
+            trial.fold + 1,
+            clip_id,
+            groups[clip_id],
+            *describe_answer(
+                _mark_classes(clips[clip_id], plan.classes),
+                np.greater_equal(shares, result.thresholds or ()),
+                np.array(shares),
+                plan.classes,
+            ),
+        ]
+        for trial, result in results.items()
+        for clip_id, shares in zip(
+            plan.splits[trial.fold].test, result.probabilities or (), strict=True
+        )
+    )
+    header = ["head", "seed", "fold", "clip_id", "group", *answer_columns(plan.classes)]
     write_csv(target / "predictions.csv", header, rows)

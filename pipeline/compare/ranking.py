@@ -12,6 +12,7 @@ import numpy.typing as npt
 from features.records import FloatArray, IntArray
 from pipeline.compare.trials import Trial, TrialResult
 from pipeline.scores.intervals import Score, bootstrap_interval
+from pipeline.scores.labels import LabelScores
 from pipeline.scores.metrics import (
     ReliabilityBin,
     balanced_accuracy,
@@ -51,6 +52,10 @@ class HeadResult:
     train_seconds, latency_ms : float
         Medians over trials, several of which ran side by side.
     n_trials : int
+    labels : LabelScores or None
+        Scores where clips may have several classes, averaged over seeds; None where every clip
+        has one. Heads are ranked by their mean average precision then, `accuracy` is the share of
+        clips of which every class is right, and the other scores count answers about one class.
     """
 
     name: str
@@ -67,6 +72,7 @@ class HeadResult:
     train_seconds: float
     latency_ms: float
     n_trials: int
+    labels: LabelScores | None = None
 
 
 @dataclass(frozen=True, slots=True)

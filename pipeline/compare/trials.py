@@ -62,7 +62,10 @@ class TrialPlan:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TrialResult:
-    """What one trial found, clip by clip in the order of the test part."""
+    """What one trial found, clip by clip in the order of the test part.
+
+    Where clips may have several classes, the first three are empty, and the last two are not.
+    """
 
     predicted: list[int]
     confidence: list[float]  # probability of the predicted class
@@ -75,6 +78,8 @@ class TrialResult:
     train_seconds: float  # compiling the head included
     latency_ms: float  # median for one clip alone, embeddings at hand
     made: Mapping[str, Any]  # when, on what platform, by which versions
+    probabilities: list[list[float]] | None = None
+    thresholds: list[float] | None = None
 
 
 def run_trial(
@@ -100,10 +105,21 @@ def run_trial(
     test = take_clips(sequences, split.test)
     probabilities = predict_clips(fitted.model, test, plan.head_options)
     orders = score_orders(fitted.model, test, plan.head_options, seed=trial.seed)
+    answers: dict[str, Any]
+    if fitted.thresholds is None:
+        answers = {
+            "predicted": probabilities.argmax(axis=1).tolist(),
+            "confidence": np.round(probabilities.max(axis=1).astype(float), 6).tolist(),
+            "in_top5": hits_in_top(probabilities, test.class_indices, 5).tolist(),
+        }
+    else:
+        answers = {
+            **{key: [] for key in ("predicted", "confidence", "in_top5")},
+            "probabilities": np.round(probabilities.astype(float), 6).tolist(),
+            "thresholds": list(fitted.thresholds),
+        }
     return TrialResult(
-        predicted=probabilities.argmax(axis=1).tolist(),
-        confidence=np.round(probabilities.max(axis=1).astype(float), 6).tolist(),
-        in_top5=hits_in_top(probabilities, test.class_indices, 5).tolist(),
+        **answers,
         backwards=orders.backwards,
         shuffled=orders.shuffled,
         n_parameters=fitted.model.count_params(),
@@ -168,7 +184,7 @@ def main() -> None:
         answer: dict[str, str] = {"kind": "done"}
         try:
             result = run_trial(plan, trial, sequences, workbench)
-            fields = asdict(result)
+            fields = {key: value for key, value in asdict(result).items() if value is not None}
             content = {**asdict(trial), "made": fields.pop("made"), "result": fields}
             with report_unwritable(plan.folder):
                 write_json(plan.folder / trial.file_name, content)

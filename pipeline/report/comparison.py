@@ -13,6 +13,7 @@ from features.records import IntArray
 from features.store.store import Store
 from features.system.files import read_csv, read_json
 from pipeline.report.figures import save_figure
+from pipeline.report.labels import write_label_comparison_report
 from pipeline.report.pages import Answer, add_pictures, describe_page, find_confused, write_page
 from pipeline.report.plots import (
     draw_comparison,
@@ -33,6 +34,9 @@ def write_comparison_report(
 ) -> None:
     """Write ``report.html`` of a comparison and its plots; `videos` as in `write_run_report`."""
     comparison = read_json(folder / "comparison.json")
+    if comparison.get("is_multilabel"):
+        write_label_comparison_report(folder, store, videos=videos)
+        return
     heads, classes = comparison["heads"], comparison["classes"]
     answers: dict[str, list[Answer]] = defaultdict(list)
     for row in read_csv(folder / "predictions.csv"):

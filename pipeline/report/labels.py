@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from features.store.store import Store
-from features.system.files import read_json
+from features.system.files import read_csv, read_json
 from pipeline.report.figures import save_figure
 from pipeline.report.pages import add_pictures, describe_page, write_page
-from pipeline.report.plots import draw_cooccurrences, draw_curves, draw_precisions
+from pipeline.report.plots import (
+    draw_comparison,
+    draw_cooccurrences,
+    draw_curves,
+    draw_latency,
+    draw_precisions,
+    draw_reliability,
+)
 from pipeline.runs.run import RUN_FILE, read_predictions, read_run
+from pipeline.scores.intervals import Score
+from pipeline.scores.metrics import ReliabilityBin
 from pipeline.training.options import EpochReport
 
 # Larger matrices are hard to read.
 _MOST_PAIRED_CLASSES = 40
 _MOST_PICTURES = 12
-_PREFIX = "true:"
+# What columns of predictions.csv begin with, before the name of a class.
+_TRUE, _NAMED = "true:", "named:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +58,7 @@ def write_label_run_report(
     run = read_json(folder / RUN_FILE)
     scores = read_json(folder / "report.json")
     history = read_json(folder / "history.json")
-    clips = _read_clips(read_predictions(read_run(folder)), run["thresholds"])
+    clips = list(map(_read_clip, read_predictions(read_run(folder))))
     head, summary, score = run["head"], run["summary"], scores["mean_average_precision"]
     title = (
         f"{head}: mean average precision {100 * score['mean']:.1f} % "
@@ -93,23 +103,84 @@ def write_label_run_report(
     write_page(folder, "run-labels.html", content)
 
 
+def write_label_comparison_report(
+    folder: Path, store: Store, *, videos: str | Path | None = None
+) -> None:
+    """Write ``report.html`` of such a comparison and its plots; see `write_comparison_report`."""
+    comparison = read_json(folder / "comparison.json")
+    heads = comparison["heads"]
+    title = (
+        f"{comparison['n_clips']} clips of {comparison['n_groups']} groups, "
+        f"{comparison['n_splits']} splits x {comparison['n_seeds']} seeds"
+    )
+    save = partial(save_figure, title=title, leaks=comparison["leaks"])
+    measure = "mean average precision"
+    scores = {head["name"]: Score(**head["labels"]["mean_average_precision"]) for head in heads}
+    save(draw_comparison(scores, measure=measure), folder / "comparison.png")
+    latency = draw_latency(
+        [(head["name"], scores[head["name"]], head["latency_ms"]) for head in heads],
+        measure=measure,
+    )
+    reliability = draw_reliability(
+        {
+            head["name"]: (
+                [ReliabilityBin(**item) for item in head["reliability"]],
+                head["calibration_error"],
+            )
+            for head in heads
+        },
+        across="probability (counts of answers on top)",
+        up="share that has the class",
+    )
+    content = {
+        "comparison": comparison,
+        "heads": heads,
+        "classes": comparison["classes"],
+        "splits": comparison["splits"],
+        "settings_of": comparison["settings"],
+        "store_path": comparison["store"],
+        "latency": save(latency, folder / "latency.png"),
+        "reliability": save(reliability, folder / "reliability.png"),
+        "worst": add_pictures(_find_often_wrong(folder), store, videos),
+        **describe_page(
+            comparison,
+            header=comparison["header"],
+            summary=comparison,
+            n_tested=comparison["n_clips"],
+            is_multilabel=True,
+        ),
+    }
+    write_page(folder, "comparison-labels.html", content)
+
+
+def _find_often_wrong(folder: Path) -> list[NamedClip]:
+    """Find the clips of which most classes are wrong in at least half of the trials."""
+    answers: dict[str, list[NamedClip]] = defaultdict(list)
+    for row in read_csv(folder / "predictions.csv"):
+        answers[row["clip_id"]].append(_read_clip(row))
+    clips = []
+    for clip_id, given in answers.items():
+        often = {
+            which: Counter(name for clip in given for name in getattr(clip, which))
+            for which in ("wrong", "missed")
+        }
+        wrong, missed = (
+            tuple(name for name, n in often[which].items() if 2 * n >= len(given))
+            for which in ("wrong", "missed")
+        )
+        clips.append(NamedClip(clip_id, given[0].label, (), wrong, missed))
+    return _find_worst(clips)
+
+
 def _find_worst(clips: Iterable[NamedClip]) -> list[NamedClip]:
     wrong = [clip for clip in clips if clip.n_wrong]
     return sorted(wrong, key=lambda clip: (-clip.n_wrong, clip.clip_id))[:_MOST_PICTURES]
 
 
-def _read_clips(rows: Iterable[dict[str, str]], thresholds: Sequence[float]) -> list[NamedClip]:
-    return [_read_clip(row, thresholds) for row in rows]
-
-
-def _read_clip(row: dict[str, Any], thresholds: Sequence[float]) -> NamedClip:
-    names = [name.removeprefix(_PREFIX) for name in row if name.startswith(_PREFIX)]
-    true = {name for name in names if row[f"{_PREFIX}{name}"] == "1"}
-    named = {
-        name
-        for name, threshold in zip(names, thresholds, strict=True)
-        if float(row[f"probability:{name}"]) >= threshold
-    }
+def _read_clip(row: dict[str, str]) -> NamedClip:
+    names = [name.removeprefix(_TRUE) for name in row if name.startswith(_TRUE)]
+    true = {name for name in names if row[f"{_TRUE}{name}"] == "1"}
+    named = {name for name in names if row[f"{_NAMED}{name}"] == "1"}
     right, wrong, missed = (
         tuple(name for name in names if name in found)
         for found in (true & named, named - true, true - named)

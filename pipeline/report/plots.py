@@ -19,6 +19,7 @@ from pipeline.report.figures import (
     short_label,
     style_axes,
 )
+from pipeline.scores.labels import random_precision
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,7 +88,7 @@ def draw_cooccurrences(counts: IntArray, classes: Sequence[str]) -> Figure:
 
 
 def draw_precisions(scores: Mapping[str, tuple[float | None, int]], n_clips: int) -> Figure:
-    """Draw the average precision of every class, and the share of clips that have it.
+    """Draw the average precision of every class, beside that of a random order.
 
     `scores` are average precision and number of clips by class; of `n_clips` all.
     """
@@ -98,14 +99,13 @@ def draw_precisions(scores: Mapping[str, tuple[float | None, int]], n_clips: int
             axes.text(0.01, row, "no test clip", va="center", color=MUTED, fontsize=8)
             continue
         axes.barh(row, precision, height=0.62, color=ACCENT, alpha=0.75)
-        axes.plot([n_with / n_clips] * 2, [row - 0.38, row + 0.38], color=SECOND, linewidth=1.6)
+        chance = random_precision(n_clips, n_with)
+        axes.plot([chance] * 2, [row - 0.38, row + 0.38], color=SECOND, linewidth=1.6)
         axes.text(1.01, row, f"{100 * precision:.0f} %", va="center", color=INK, fontsize=8)
     axes.set_yticks(range(len(scores)), [short_label(name) for name in scores])
     axes.set_ylim(len(scores) - 0.5, -0.5)
     axes.set_xlim(0, 1)
-    axes.set_xlabel(
-        "average precision; the mark is the share of clips with the class, which is chance"
-    )
+    axes.set_xlabel("average precision; the mark is that of a random order")
     axes.grid(axis="x", color=GRID, linewidth=0.6)
     style_axes(axes)
     for tick in axes.get_yticklabels():
@@ -166,7 +166,12 @@ def _draw_matrix(
     return figure
 
 
-def draw_reliability(heads: Mapping[str, tuple[Sequence[ReliabilityBin], float]]) -> Figure:
+def draw_reliability(
+    heads: Mapping[str, tuple[Sequence[ReliabilityBin], float]],
+    *,
+    across: str = "confidence (clip counts on top)",
+    up: str = "accuracy",
+) -> Figure:
     """Draw how often predictions of each confidence are right: one panel per head, with its ECE."""
     n_columns = min(3, len(heads))
     n_rows = math.ceil(len(heads) / n_columns)
@@ -174,6 +179,8 @@ def draw_reliability(heads: Mapping[str, tuple[Sequence[ReliabilityBin], float]]
     panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for axes, (name, (bins, error)) in zip(panels, heads.items(), strict=False):
         _fill_reliability(axes, bins)
+        axes.set_xlabel(across)
+        axes.set_ylabel(up)
         axes.set_title(f"{short_label(name)}: ECE {error:.3f}", fontsize=10)
         style_axes(axes)
     for axes in panels[len(heads) :]:
@@ -199,11 +206,9 @@ def _fill_reliability(axes: Axes, bins: Sequence[ReliabilityBin]) -> None:
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.set_aspect("equal")
-    axes.set_xlabel("confidence (clip counts on top)")
-    axes.set_ylabel("accuracy")
 
 
-def draw_comparison(scores: Mapping[str, Score]) -> Figure:
+def draw_comparison(scores: Mapping[str, Score], *, measure: str = "accuracy") -> Figure:
     """Draw the accuracies of several heads, best first, with their intervals."""
     figure = new_figure(8.0, 1.8 + 0.45 * len(scores))
     axes = figure.subplots()
@@ -221,14 +226,14 @@ def draw_comparison(scores: Mapping[str, Score]) -> Figure:
     axes.set_ylim(len(scores) - 0.5, -0.5)
     low = min(score.low for score in scores.values())
     axes.set_xlim(max(0.0, low - 0.05), 1.01)
-    axes.set_xlabel("accuracy on clips of unseen groups, with its 95 % interval")
+    axes.set_xlabel(f"{measure} on clips of unseen groups, with its 95 % interval")
     axes.grid(axis="x", color=GRID, linewidth=0.6)
     style_axes(axes)
     axes.set_yticks([])
     return figure
 
 
-def draw_latency(heads: Sequence[tuple[str, Score, float]]) -> Figure:
+def draw_latency(heads: Sequence[tuple[str, Score, float]], *, measure: str = "accuracy") -> Figure:
     """Draw accuracy against milliseconds per clip, with the names in a column of their own."""
     figure = new_figure(8.6, max(3.6, 1.0 + 0.26 * len(heads)))
     axes, names = figure.subplots(1, 2, width_ratios=[3, 1], sharey=True)
@@ -246,7 +251,7 @@ def draw_latency(heads: Sequence[tuple[str, Score, float]]) -> Figure:
         axes.plot(milliseconds, score.mean, "o", color=ACCENT, markersize=6)
         names.text(0, row, short_label(name), va="center", color=INK, fontsize=9, parse_math=False)
     axes.set_xlabel("milliseconds per clip, from stored embeddings (log scale)")
-    axes.set_ylabel("accuracy, with its 95 % interval")
+    axes.set_ylabel(f"{measure}, with its 95 % interval")
     axes.grid(axis="y", color=GRID, linewidth=0.6)
     style_axes(axes)
     names.set_axis_off()

@@ -45,12 +45,13 @@ class LabelScores:
         Mean of the average precisions of the classes that test clips have, with its 95 %
         interval over groups.
     chance : float
-        What probabilities that say nothing would get: the mean share of test clips that have a
-        class.
+        The mean average precision that random probabilities get on average.
     micro_f1, macro_f1 : float
         At the thresholds, over all answers, and as mean over the same classes.
     exact_match : float
         Share of the clips of which every class is right.
+    average_precisions : dict of str to float
+        By class, without those in `untested`.
     untested : tuple of str
         Classes that no test clip has.
     """
@@ -60,6 +61,7 @@ class LabelScores:
     micro_f1: float
     macro_f1: float
     exact_match: float
+    average_precisions: dict[str, float]
     untested: tuple[str, ...]
 
     @classmethod
@@ -112,16 +114,6 @@ def choose_thresholds(truth: Array, probabilities: Array) -> tuple[float, ...]:
     )
 
 
-def name_labels(
-    probabilities: Array, thresholds: Sequence[float], classes: Sequence[str]
-) -> list[tuple[str, ...]]:
-    """List the classes of every clip whose probability reaches their threshold."""
-    return [
-        tuple(name for name, is_in in zip(classes, row, strict=True) if is_in)
-        for row in probabilities >= np.asarray(thresholds)
-    ]
-
-
 def micro_f1(truth: Array, named: Array) -> float:
     """Compute F1 over all classes of all clips together; 0 where undefined."""
     hits = np.logical_and(truth, named).sum()
@@ -151,6 +143,21 @@ def most_frequent_labels(truth: Array) -> Array:
 def join_labels(row: Array, classes: Sequence[str]) -> str:
     """Write the classes of one clip as one text."""
     return LABEL_JOINT.join(name for name, is_in in zip(classes, row, strict=True) if is_in)
+
+
+def answer_columns(classes: Sequence[str]) -> list[str]:
+    """Name the columns of `describe_answer`."""
+    whats = ("true", "named", "probability")
+    return ["label", "predicted", *(f"{what}:{name}" for what in whats for name in classes)]
+
+
+def describe_answer(
+    truth: Array, named: Array, probabilities: Array, classes: Sequence[str]
+) -> list[str]:
+    """Write the answer about one clip as a row of a table."""
+    texts = [join_labels(row, classes) for row in (truth, named)]
+    marks = [str(int(value)) for row in (truth, named) for value in row]
+    return [*texts, *marks, *(f"{value:.6g}" for value in probabilities)]
 
 
 def count_cooccurrences(rows: Array) -> Array:
@@ -185,6 +192,11 @@ def report_label_scores(
         micro_f1=micro_f1(truth, named),
         macro_f1=macro_f1(truth, named),
         exact_match=float(right.mean()),
+        average_precisions={
+            name: float(value)
+            for name, value in zip(classes, precisions, strict=True)
+            if not np.isnan(value)
+        },
         untested=tuple(c for c, value in zip(classes, precisions, strict=True) if np.isnan(value)),
     )
     rows = [
@@ -210,9 +222,22 @@ def report_label_scores(
 
 
 def chance_precision(truth: Array) -> float:
-    """Return the mean average precision of probabilities that are all the same."""
-    shares = truth.mean(axis=0)
-    return float(shares[shares > 0].mean()) if shares.any() else 0.0
+    """Return the mean average precision that random probabilities get on average."""
+    n_true = truth.sum(axis=0)
+    expected = [random_precision(len(truth), int(n)) for n in n_true if n]
+    return float(np.mean(expected)) if expected else 0.0
+
+
+def random_precision(n_clips: int, n_true: int) -> float:
+    """Return the average precision of a class in random order, on average.
+
+    Above the share of clips that have it, the more so the fewer clips there are; by Bestgen,
+    "Exact expected average precision of the random baseline for system evaluation", Prague
+    Bulletin of Mathematical Linguistics 103, 2015.
+    """
+    harmonic = float((1 / np.arange(1, n_clips + 1)).sum())
+    others = (n_true - 1) / max(1, n_clips - 1)
+    return (others * (n_clips - harmonic) + harmonic) / n_clips
 
 
 def _score_class(

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from features.records import LABEL_JOINT
+import numpy as np
+
 from features.store.store import Store
 from features.system.files import digest_json, write_csv, write_json
 from features.system.versions import describe_environment
@@ -17,7 +18,7 @@ from pipeline.report.run import write_run_report
 from pipeline.report.tensorboard import write_tensorboard
 from pipeline.runs.provenance import digest_clips
 from pipeline.runs.run import MODEL_FILE, RUN_FILE, RUN_SCHEMA, RunSummary, save_model
-from pipeline.scores.labels import join_labels, name_labels
+from pipeline.scores.labels import answer_columns, describe_answer
 from pipeline.splits.files import split_to_json
 from pipeline.splits.split import Split
 from pipeline.training.fit import FittedHead
@@ -141,25 +142,13 @@ def _write_label_predictions(
     probabilities: Float32Array,
     thresholds: Sequence[float],
 ) -> None:
-    """Write the classes of every clip, those that are named, and per class truth and answer."""
-    columns = ["clip_id", "group", "part", "label", "predicted"]
-    columns += [f"{what}:{name}" for name in plan.classes for what in ("true", "probability")]
-    named = name_labels(probabilities, thresholds, plan.classes)
+    """Write the classes of every clip, those that are named, and the probabilities."""
+    named = probabilities >= np.array(thresholds)
     rows = (
-        [
-            clip_id,
-            plan.groups[clip_id],
-            "test",
-            join_labels(truth, plan.classes),
-            LABEL_JOINT.join(predicted),
-            *(
-                text
-                for is_in, p in zip(truth, row, strict=True)
-                for text in (f"{is_in:g}", f"{p:.6g}")
-            ),
-        ]
-        for clip_id, truth, predicted, row in zip(
+        [clip_id, plan.groups[clip_id], "test", *describe_answer(truth, above, row, plan.classes)]
+        for clip_id, truth, above, row in zip(
             test.clip_ids, test.truth, named, probabilities, strict=True
         )
     )
+    columns = ["clip_id", "group", "part", *answer_columns(plan.classes)]
     write_csv(folder / "predictions.csv", columns, rows)
