@@ -96,6 +96,7 @@ RECIPES = {
     "mpeg2-mkv": Recipe(".mkv", "mpeg2video", {"bf": "2", "g": "12", "qscale": "2"}),
     "mpeg2-program": Recipe(".mpg", "mpeg2video", {"bf": "2", "qscale": "2"}, format="vob"),
     "mpeg2-interlaced": Recipe(".ts", "mpeg2video", {"bf": "2", "qscale": "2"}, is_interlaced=True),
+    "mpeg2-raw": Recipe(".m2v", "mpeg2video", {"bf": "2", "qscale": "2"}, format="mpeg2video"),
     "mpeg1": Recipe(".mpg", "mpeg1video", {"bf": "2", "qscale": "2"}),
     "dv": Recipe(".dv", "dvvideo", size=(720, 576), format="dv"),
     "dv-avi": Recipe(".avi", "dvvideo", size=(720, 576)),
@@ -169,6 +170,7 @@ def test_every_frame_comes_out_in_order_and_in_time(clips: dict[str, Path], name
     batch, facts = read(clips[name], choose_sampling(all_frames=True))
     assert read_numbers(batch.frames) == list(range(60))
     assert facts.n_frames_decoded == 60
+    assert batch.timestamps_seconds[0] == 0
     steps = np.diff(batch.timestamps_seconds)
     if name != "mpeg2-program":  # FFmpeg writes odd times there
         np.testing.assert_allclose(steps, float(1 / RECIPES[name].rate), atol=0.0011)
@@ -205,6 +207,84 @@ def test_the_same_frames_after_a_copy_into_another_container(
     assert read(copy, choose_sampling(fps=5))[0].frame_indices.tolist() == (
         vp9.frame_indices.tolist() == list(range(0, 60, 5)) and vp9.frame_indices.tolist()
     )
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".asf", ".mxf"])
+def test_times_in_the_order_of_decoding_still_give_the_order_of_showing(
+    clips: dict[str, Path], tmp_path: Path, suffix: str
+) -> None:
+    ticks = [512 * number for number in range(60)]
+    for name in ("h264", "mpeg4-mp4") if suffix == ".mkv" else ("h264",):
+        path = remux(clips[name], tmp_path / f"{name}{suffix}", times=ticks)
+        batch = require_same(path, choose_sampling(all_frames=True))
+        assert read_numbers(batch.frames) == list(range(60))
+        np.testing.assert_allclose(batch.timestamps_seconds, np.arange(60) / 25, atol=0.001)
+        for sampling in SAMPLINGS:
+            batch = require_same(path, sampling)
+            assert read_numbers(batch.frames) == batch.frame_indices.tolist()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "options"),
+    [
+        (".ts", "libx264", GOPS),
+        (".mpg", "mpeg2video", {"bf": "2", "qscale": "2"}),
+        (".webm", "libvpx", {"deadline": "realtime", "cpu-used": "8", "b": "2M"}),
+    ],
+)
+def test_times_go_on_where_files_were_joined(
+    tmp_path: Path, suffix: str, codec: str, options: dict[str, str]
+) -> None:
+    recipe = Recipe(suffix, codec, options)
+    parts = [write_clip(tmp_path / f"{n}{suffix}", recipe, range(n, n + 30)) for n in (0, 30)]
+    path = tmp_path / f"joined{suffix}"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    batch = require_same(path, choose_sampling(all_frames=True))
+    assert read_numbers(batch.frames) == list(range(60))
+    np.testing.assert_allclose(batch.timestamps_seconds, np.arange(60) / 25, atol=0.05)
+    assert "no timestamps" not in read(path, choose_sampling(n_frames=5))[1].note
+
+
+def test_pictures_that_an_avi_file_repeats_are_not_missing(tmp_path: Path) -> None:
+    for bf in ("0", "2"):
+        recipe = Recipe(".avi", "mpeg4", {"bf": bf, "g": "12", "qscale": "2"})
+        whole = write_clip(tmp_path / f"whole{bf}.avi", recipe)
+        ticks = [number + (10 if number >= 30 else 0) for number in range(60)]
+        path = remux(whole, tmp_path / f"gap{bf}.avi", times=ticks)
+        batch, facts = read(path, choose_sampling(all_frames=True))
+        assert read_numbers(batch.frames) == list(range(60))
+        assert facts.note == ""
+        assert batch.timestamps_seconds[-1] == pytest.approx(69 / 25)
+
+
+def test_an_avi_index_with_a_hole_misleads_nobody(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.avi", Recipe(".avi", "mpeg4", {"g": "12", "qscale": "2"}))
+    content = bytearray(path.read_bytes())
+    at = content.index(b"idx1") + 8
+    content[at + 16 * 10 : at + 16 * 14] = bytes(64)
+    path.write_bytes(content)
+    for sampling in (choose_sampling(n_frames=1), *SAMPLINGS):
+        batch = require_same(path, sampling)
+        assert read_numbers(batch.frames) == batch.frame_indices.tolist()
+
+
+def test_a_palette_is_kept_where_frames_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "palette.avi"
+    palette = np.zeros((256, 4), np.uint8)
+    palette[:, 1:] = np.arange(256, dtype=np.uint8)[::-1, None]
+    palette[:, 0] = 255
+    with av.open(str(path), "w") as target:
+        stream = target.add_stream("rawvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "pal8"
+        for number in range(60):
+            indices = 255 - draw_number(number)[:, :, 0]
+            frame = av.VideoFrame.from_ndarray((indices, palette), format="pal8")
+            frame.pts = number
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode(None))
+    for sampling in (choose_sampling(n_frames=1), *SAMPLINGS):
+        batch = require_same(path, sampling)
+        assert read_numbers(batch.frames) == batch.frame_indices.tolist()
 
 
 def test_a_stream_that_starts_between_key_frames(clips: dict[str, Path], tmp_path: Path) -> None:
@@ -406,6 +486,33 @@ def test_edit_lists_hide_what_players_hide(clips: dict[str, Path], tmp_path: Pat
     batch = require_same(path, choose_sampling(n_frames=5))
     assert batch.timestamps_seconds[0] == 0
     assert read(path, choose_sampling(n_frames=5))[1].note == ""
+
+
+@pytest.mark.parametrize(("first", "n_frames"), [(0, 25), (10, 20)])
+def test_what_edit_lists_cut_is_not_called_cut_off(
+    clips: dict[str, Path], tmp_path: Path, first: int, n_frames: int
+) -> None:
+    content = bytearray(clips["h264"].read_bytes())
+    at = content.index(b"elst") + 12
+    (begin,) = struct.unpack_from(">i", content, at + 4)
+    struct.pack_into(">Ii", content, at, n_frames * 40, begin + 512 * first)
+    path = tmp_path / "trimmed.mp4"
+    path.write_bytes(content)
+    batch, facts = read(path, choose_sampling(all_frames=True))
+    assert read_numbers(batch.frames) == list(range(first, first + n_frames))
+    assert facts.note == ""
+    for sampling in SAMPLINGS:
+        require_same(path, sampling)
+
+
+def test_a_playlist_called_a_video_opens_no_other_file(
+    clips: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "other.mp4").write_bytes(clips["h264"].read_bytes())
+    path = tmp_path / "list.mp4"
+    path.write_text("ffconcat version 1.0\nfile other.mp4\n")
+    with pytest.raises(VideoUnreadable, match="a playlist, which names other files"):
+        read(path, choose_sampling())
 
 
 def test_size_and_format_may_change_midway(tmp_path: Path) -> None:

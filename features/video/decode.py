@@ -66,8 +66,6 @@ _ENDLESS = float("inf")
 _MOST_HELD_BYTES = 64 * 2**20
 # Reading on past fewer packets than this is quicker than seeking.
 _LEAST_SEEK = 100
-# A step back in time by more frames than this is a new beginning, not disorder.
-_MOST_DISORDER = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,11 +269,7 @@ class _Clock:
         if seconds is None:
             seconds = self._last + self._step
         elif seconds <= self._last:
-            if self._last - seconds > _MOST_DISORDER * self._step:
-                self._shift += self._last + self._step - seconds
-                seconds = self._last + self._step
-            else:
-                seconds = self._last + self._step / 2
+            seconds = self._last + self._step / 2
         self._last = seconds
         return seconds
 
@@ -330,12 +324,13 @@ class _PacketReader:
         self._next = len(index.pts)  # the file has just been read to its end
         self._packets: Iterator[Any] = iter(())
         self._first: Any = None
-        self._position_of: dict[int | None, int] = {}
-        self._stamps = index.dts if index.is_retimed else index.pts
+        stamps = index.dts if index.is_retimed else index.pts
+        # A damaged index may lead elsewhere than its stamps say.
+        self._marks = list(zip(stamps, index.places, strict=True))
+        self._number_of: dict[tuple[int | None, int | None], int] = {}
 
-    def _stamp(self, packet: Any) -> int | None:
-        stamp: int | None = packet.dts if self._index.is_retimed else packet.pts
-        return stamp
+    def _mark(self, packet: Any) -> tuple[int | None, int | None]:
+        return packet.dts if self._index.is_retimed else packet.pts, packet.pos
 
     def go_to(self, number: int) -> None:
         if self._index.packets is not None or 0 <= number - self._next < _LEAST_SEEK:
@@ -349,11 +344,9 @@ class _PacketReader:
             raise _Lost from problem
         self._packets = read_packets(self._source, self._on_progress)
         # It stops at a key frame at or before the one that is asked for.
-        self._position_of = self._position_of or {
-            stamp: at for at, stamp in enumerate(self._stamps)
-        }
+        self._number_of = self._number_of or {mark: at for at, mark in enumerate(self._marks)}
         for packet in self._packets:
-            at = self._position_of.get(self._stamp(packet), len(self._stamps))
+            at = self._number_of.get(self._mark(packet), len(self._marks))
             if at > number:
                 break
             self._next = at + 1
@@ -371,7 +364,7 @@ class _PacketReader:
         packet = None
         while self._next <= number:
             packet = next(self._packets, None)
-            if packet is None or self._stamp(packet) != self._stamps[self._next]:
+            if packet is None or self._mark(packet) != self._marks[self._next]:
                 raise _Lost
             self._next += 1
         return packet

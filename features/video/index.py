@@ -9,18 +9,22 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import compress, pairwise
+from itertools import accumulate, compress, pairwise
+from operator import lt, or_
 from typing import Any
 
 import numpy as np
 
 from features.errors import VideoUnreadable
 from features.records import FloatArray
-from features.video.packets import INTRA_CODECS, make_inspector
+from features.video.packets import INTRA_CODECS, KINDS_CODECS, make_inspector
 from features.video.source import USUAL_RATE, VideoSource, name_codec, read_packets
 
 KEPT_BYTES = 64 * 2**20
-_EXACT_CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+_MOV = "mov,mp4,m4a,3gp,3g2,mj2"
+_EXACT_CONTAINERS = frozenset({_MOV, "matroska,webm"})
+# So many wrong time stamps in a row do not make a new beginning.
+_MOST_WRONG = 8
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -30,6 +34,7 @@ class PacketIndex:
     packets: list[Any] | None  # themselves; None where they take too much memory
     pts: list[int | None]
     dts: list[int | None]
+    places: list[int | None]  # bytes from the beginning of the file
     is_needed: list[bool]
     is_shown: list[bool]
     entries: list[int]  # packets with which decoding may begin
@@ -73,7 +78,9 @@ def read_index(
 ) -> PacketIndex:
     """Read all packets of a video's stream, decoding none; up to so many bytes are kept."""
     codec = source.codec
-    inspect = make_inspector(codec, source.stream.codec_context.extradata)
+    is_listed = source.container.format.name in ("avi", _MOV)
+    n_listed = len(source.stream.index_entries) if is_listed else 0
+    inspect = make_inspector(source.stream.codec_context)
     is_exact = source.container.format.name in _EXACT_CONTAINERS
     # AVI keeps only the order of decoding; that of showing follows from the kinds of pictures.
     is_avi = source.container.format.name == "avi" and codec == "mpeg4"
@@ -84,6 +91,7 @@ def read_index(
     n_bytes = n_damaged = 0
     pts: list[int | None] = []
     dts: list[int | None] = []
+    places: list[int | None] = []
     is_needed: list[bool] = []
     is_shown: list[bool] = []
     entries: list[int] = []
@@ -99,6 +107,7 @@ def read_index(
                 is_trusted = is_trusted and item.data_type != "new_extradata"
         pts.append(packet.pts)
         dts.append(packet.dts)
+        places.append(packet.pos)
         size = packet.size
         n_bytes += size
         if kept is not None:
@@ -133,6 +142,16 @@ def read_index(
     is_counted = not known
     if source.container.format.name == "avi" and not is_trusted and pts != dts:
         has_pts, is_counted = False, True  # what differs is FFmpeg's guess
+    is_retimed = is_avi and is_trusted
+    if has_pts and not is_retimed:
+        is_trusted = is_trusted and _follow_decoding(source, known, is_needed)
+        if not is_trusted and keys[:1] == [0] and _is_increasing(known):
+            # Some writers give pictures the times of the order in which they are decoded.
+            is_counted = source.stream.codec_context.has_b_frames
+        if source.container.format.name != _MOV:  # whose edit lists have seen to it
+            pts[:] = _join_parts(known, dts, source.ticks_per_frame)
+            is_retimed = pts != known
+            is_trusted = is_trusted and not is_retimed
     is_trusted = is_trusted and has_pts and len(set(known)) == len(pts) and entries[:1] == [0]
     order = sorted(compress(range(len(pts)), is_shown), key=lambda n: pts[n] or 0)
     is_trusted = is_trusted and bool(order) and (pts[order[0]] or 0) >= known[0]
@@ -142,16 +161,15 @@ def read_index(
     if has_times:
         base = source.stream.time_base
         seconds = np.sort(np.array(stamps, np.float64)) * base.numerator / base.denominator
-        # Some headers claim a start behind the first frame.
+        # Some headers claim a start behind the first frame, or none.
         start_seconds = min(source.start_seconds, float(seconds[0]))
         times = seconds - start_seconds
     else:
         times = np.arange(sum(is_shown)) / float(source.frame_rate or USUAL_RATE)
-    # Headers count what an edit list hides, too.
-    n_claimed = max(source.stream.frames - (len(is_shown) - sum(is_shown)), 0)
+    n_claimed = _count_claimed(source, n_listed, dts) - (len(is_shown) - sum(is_shown))
     return PacketIndex(
-        kept, pts, dts, is_needed, is_shown, entries, n_damaged, n_lead_in, n_claimed,
-        is_trusted, is_avi and is_trusted, order, times, start_seconds, has_times,
+        kept, pts, dts, places, is_needed, is_shown, entries, n_damaged, n_lead_in,
+        max(n_claimed, 0), is_trusted, is_retimed, order, times, start_seconds, has_times,
         is_counted or not has_times,
     )  # fmt: skip
 
@@ -161,6 +179,12 @@ def _set_pts(pts: list[int | None], dts: Sequence[int | None], is_needed: Sequen
     stamps = [stamp for stamp in dts if stamp is not None]
     if len(stamps) != len(dts) or any(one >= two for one, two in pairwise(stamps)):
         return False
+    for number, stamp in zip(_order_by_kind(is_needed), stamps, strict=True):
+        pts[number] = stamp
+    return True
+
+
+def _order_by_kind(is_needed: Iterable[bool]) -> list[int]:
     shown: list[int] = []
     waiting: list[int] = []
     for number, is_reference in enumerate(is_needed):
@@ -169,9 +193,50 @@ def _set_pts(pts: list[int | None], dts: Sequence[int | None], is_needed: Sequen
             waiting = [number]
         else:
             shown.append(number)
-    for number, stamp in zip(shown + waiting, stamps, strict=True):
-        pts[number] = stamp
-    return True
+    return shown + waiting
+
+
+def _is_increasing(stamps: Sequence[int]) -> bool:
+    return all(one < two for one, two in pairwise(stamps))
+
+
+def _follow_decoding(source: VideoSource, pts: Sequence[int], is_needed: Sequence[bool]) -> bool:
+    """Tell whether time stamps are in the order in which the decoder shows the pictures."""
+    if source.codec in KINDS_CODECS:
+        return _is_increasing([pts[number] for number in _order_by_kind(is_needed)])
+    if not source.stream.codec_context.has_b_frames:
+        return _is_increasing(pts)
+    # What nobody refers to is shown before something that was decoded earlier.
+    peaks = accumulate(pts, max)
+    return all(map(or_, is_needed, map(lt, pts, peaks)))
+
+
+def _join_parts(pts: Sequence[int], dts: Sequence[int | None], ticks_per_frame: int) -> list[int]:
+    """Let times go on where they begin anew, as in files that were joined."""
+    decoded = [stamp for stamp in dts if stamp is not None]
+    joined: list[int] = []
+    if len(decoded) < len(pts):
+        return list(pts)
+    shift = 0
+    for number, stamp in enumerate(pts):
+        if number and decoded[number] < decoded[number - 1]:
+            before = decoded[max(number - _MOST_WRONG, 0) : number]
+            if max(decoded[number : number + 2]) < min(before):
+                shift = max(joined) + ticks_per_frame - stamp
+        joined.append(stamp + shift)
+    return joined
+
+
+def _count_claimed(source: VideoSource, n_listed: int, dts: Sequence[int | None]) -> int:
+    """Count the packets that there must be, by the header and what it lists one by one."""
+    n_claimed = int(source.stream.frames)
+    if n_listed == 0:
+        return n_claimed
+    if source.container.format.name == "avi":
+        # Chunks without content repeat a picture: they are counted, but are no packets.
+        n_empty = (dts[-1] or 0) + 1 - len(dts) if n_listed == len(dts) else 0
+        return n_claimed - max(n_empty, 0)
+    return min(n_claimed, n_listed)  # an edit list leaves the others out
 
 
 def plan_decoding(index: PacketIndex, positions: Iterable[int]) -> Plan | None:

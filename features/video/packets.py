@@ -15,6 +15,8 @@ INTRA_CODECS = frozenset(
     | {"v210", "magicyuv", "hap", "jpeg2000", "r210", "v410", "lagarith"}
     | {"png", "webp", "bmp", "tiff"}
 )
+# Where the kind of a picture says when it is shown: B-pictures at once, others after these.
+KINDS_CODECS = frozenset({"mpeg4", "mpeg1video", "mpeg2video"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,11 @@ _NO_ENTRY = PacketTraits(is_entry=False)
 _HIDDEN = PacketTraits(is_shown=False)
 
 
-def make_inspector(codec: str, extradata: bytes | None) -> Callable[[Any], PacketTraits] | None:
+def make_inspector(context: Any) -> Callable[[Any], PacketTraits] | None:
     """Build what inspects a codec's packets; None for codecs of which too little is known."""
+    codec = context.codec.canonical_name
+    if codec == "rawvideo" and context.pix_fmt == "pal8":
+        return None  # its palette comes with some packet before
     if codec in INTRA_CODECS or codec == "av1":
         return lambda packet: _USUAL
     if codec == "vp9":
@@ -44,10 +49,10 @@ def make_inspector(codec: str, extradata: bytes | None) -> Callable[[Any], Packe
         # Pictures that are only referred to, never shown, are packets of their own.
         return lambda packet: _USUAL if memoryview(packet)[0] & 0x10 else _HIDDEN
     if codec in ("h264", "hevc"):
-        prefix = _length_size(codec, extradata or b"")
+        prefix = _length_size(codec, context.extradata or b"")
         inspect = _inspect_h264 if codec == "h264" else _inspect_hevc
         return None if prefix is None else lambda packet: inspect(memoryview(packet), prefix)
-    if codec in ("mpeg4", "mpeg1video", "mpeg2video"):
+    if codec in KINDS_CODECS:
         code, shift = (0xB6, 6) if codec == "mpeg4" else (0x00, 3)
         return lambda packet: _inspect_mpeg(memoryview(packet), code, shift)
     return None

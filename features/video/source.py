@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -24,6 +25,7 @@ _NO_PICTURE_HINT = f"play the file in another program; if it plays, re-encode it
 USUAL_RATE = Fraction(25)
 # A playlist disguised as a video must not make FFmpeg open other places.
 _OPTIONS = {"protocol_whitelist": "file,crypto,data"}
+_PLAYLISTS = frozenset({"concat", "hls", "dash", "imf"})
 _INNER_OPTIONS = {"protocol_whitelist": "crypto,data"}
 _STILL_CODECS = frozenset({"png", "bmp", "webp", "tiff", "jpegls", "jpeg2000", "ppm", "svg"})
 _MOST_TRIES = 20
@@ -62,10 +64,16 @@ class VideoSource:
         return self.stream.average_rate or self.stream.guessed_rate or self.stream.base_rate or None
 
     @property
+    def ticks_per_frame(self) -> int:
+        """How far apart frames are in the stream's time base, roughly."""
+        rate, base = self.frame_rate or USUAL_RATE, self.stream.time_base
+        return max(round(1 / (rate * base)), 1) if base else 1
+
+    @property
     def start_seconds(self) -> float:
-        """Time at which the file begins, sound included, as players count."""
+        """Time at which the file begins, sound included, as players count; inf if it has none."""
         start = self.container.start_time
-        return 0.0 if start is None else float(start) / 1_000_000
+        return math.inf if start is None else float(start) / 1_000_000
 
 
 @cache
@@ -174,6 +182,8 @@ def _open_container(path: Path, stack: ExitStack) -> VideoSource:
     except (OSError, av.error.FFmpegError, ValueError) as problem:
         raise VideoUnreadable(_why_not_opened(path), hint=_NO_PICTURE_HINT) from problem
     stack.callback(container.close)
+    if container.format.name in _PLAYLISTS:
+        raise VideoUnreadable("a playlist, which names other files, and no video")
     stream, note = _choose_stream(container)
     context = stream.codec_context
     context.thread_count = 1
