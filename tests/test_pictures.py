@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -113,7 +114,7 @@ def test_optical_flow_is_left_out_and_other_kinds_are_not_mixed() -> None:
     flow = [f"flow_{axis}_{n:05d}.jpg" for axis in "xy" for n in range(1, 9)]
     sequence = find_sequence("clip", [*flow, *img])
     assert sequence.names == tuple(img)
-    assert sequence.note == "16 pictures of optical flow left out"
+    assert (sequence.note, sequence.n_flow) == ("", 16)
     depth = [f"depth_{n:05d}.png" for n in range(1, 9)]
     mixed = find_sequence("clip", [*img, *depth])
     assert mixed.names == ()
@@ -224,7 +225,9 @@ def test_missing_numbers_are_gaps_in_time(tmp_path: Path) -> None:
         write_pictures(every_fifth, [draw_number(number)], "{}.png", first=number)
     batch, facts = read(every_fifth, frame_rate=10.0)
     np.testing.assert_allclose(batch.timestamps_seconds, np.arange(10) / 10)
-    assert facts.note == "numbered in steps of 5"
+    assert facts.note == ""
+    notes = discover_clips(tmp_path, FolderOptions(labels="none", frame_rate=10)).notes
+    assert notes[1].startswith("1 clip of which the numbers go up in steps, such as 'w' by 5")
 
 
 def make_bomb(side: int) -> bytes:
@@ -426,6 +429,15 @@ def test_pictures_give_the_vectors_of_their_video_and_everything_follows(
     assert done.failures == ()
     drawn = [item.overlay for item in done.predictions]
     assert drawn == [tmp_path / "overlays" / f"{name}.mp4" for name in ("p0", "p1", "p2")]
+    with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
+        for path in sorted((pictures / "jump" / "p0").iterdir()):
+            archive.write(path, f"jump/p0/{path.name}")
+    for place in (tmp_path / "c.zip", tmp_path / "c.zip" / "jump" / "p0"):
+        limits = EmbedOptions(n_workers=1)
+        packed = predict_videos(tmp_path / "run", [place], weights=tiny_weights, embedding=limits)
+        (prediction,) = packed.predictions
+        assert prediction.path == str(tmp_path / "c.zip" / "jump" / "p0")
+        assert prediction.probabilities == pytest.approx(done.predictions[0].probabilities)
     with pytest.raises(VideoUnreadable):
         next(iter(read_pictures(tmp_path / "run")))
 

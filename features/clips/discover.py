@@ -30,6 +30,7 @@ from features.clips.walk import (
 )
 from features.errors import LayoutUnclear, ManifestError, NoClips, OptionInvalid, VideosNotFound
 from features.places.archives import is_archive, refuse_packed
+from features.places.pictures import PictureSequence
 from features.places.places import is_there
 from features.records import (
     LABEL_JOINT,
@@ -237,9 +238,21 @@ def _complete_pictures(found: Discovery, files: VideoFiles, options: FolderOptio
             shown += f"{' and ' if rates else ''}unknown, so times are counted at 25 (--frame-rate)"
         text = f"{format_count(len(pictures), 'clip')} of numbered pictures"
         notes.append(f"{text}, such as '{pictures[0].clip_id}'; frames per second: {shown}")
+        notes += _note_pictures(files.pictures)
     elif options.frame_rate is not None:
         notes.append("--frame-rate says nothing here: no clip is a folder of pictures")
     return replace(found, clips=tuple(clips), notes=(*found.notes, *notes))
+
+
+def _note_pictures(pictures: Mapping[str, PictureSequence]) -> Iterator[str]:
+    n_flow = sum(sequence.n_flow for sequence in pictures.values())
+    if n_flow:
+        yield f"{format_count(n_flow, 'picture')} of optical flow left out"
+    steps = {name: sequence.step for name, sequence in pictures.items() if sequence.step > 1}
+    if steps:
+        name, step = next(iter(steps.items()))
+        text = f"{format_count(len(steps), 'clip')} of which the numbers go up in steps"
+        yield f"{text}, such as '{name}' by {step}; the frame rate counts what is there"
 
 
 def _name_archive(found: Discovery) -> Discovery:

@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
@@ -81,9 +82,6 @@ class Archive:
     zip: zipfile.ZipFile | None
 
 
-_last: dict[tuple[Path, int, int], Archive] = {}
-
-
 def is_archive(path: Path) -> bool:
     """Tell whether a file has the suffix of an archive that can be read; see `refuse_packed`."""
     return path.suffix.lower() in ARCHIVE_SUFFIXES and path.is_file()
@@ -105,28 +103,27 @@ def refuse_packed(path: Path) -> None:
 
 
 def read_archive(path: Path) -> Archive:
-    """List what an archive holds; the last one is remembered. ArchiveUnreadable."""
+    """List what an archive holds; it is remembered until the file changes. ArchiveUnreadable."""
     facts = path.stat()
-    key = (path, facts.st_size, facts.st_mtime_ns)
-    if key not in _last:
-        opened = _open_zip(path) if path.suffix.lower() == ".zip" else None
-        members: dict[str, Member] = {}
-        ignored: list[IgnoredFile] = []
-        for item in _read_tar(path) if opened is None else _read_zip(opened):
-            if isinstance(item, IgnoredFile):
-                ignored.append(item)
-                continue
-            if item.name in members:  # unpacking would overwrite it as well
-                ignored.append(
-                    IgnoredFile(item.name, "an earlier member of a name that comes again")
-                )
-            members[item.name] = item
-        folders: dict[str, list[str]] = {}
-        for name in members:
-            folders.setdefault(str(PurePosixPath(name).parent), []).append(name)
-        _last.clear()
-        _last[key] = Archive(path, members, folders, tuple(ignored), facts.st_mtime_ns, opened)
-    return _last[key]
+    return _read_archive(path, facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _read_archive(path: Path, size_bytes: int, mtime_ns: int) -> Archive:
+    opened = _open_zip(path) if path.suffix.lower() == ".zip" else None
+    members: dict[str, Member] = {}
+    folders: dict[str, list[str]] = {}
+    ignored: list[IgnoredFile] = []
+    for item in _read_tar(path) if opened is None else _read_zip(opened):
+        if isinstance(item, IgnoredFile):
+            ignored.append(item)
+            continue
+        if item.name in members:  # unpacking would overwrite it as well
+            ignored.append(IgnoredFile(item.name, "an earlier member of a name that comes again"))
+        else:
+            folders.setdefault(str(PurePosixPath(item.name).parent), []).append(item.name)
+        members[item.name] = item
+    return Archive(path, members, folders, tuple(ignored), mtime_ns, opened)
 
 
 def open_member(archive: Archive, member: Member) -> BinaryIO:

@@ -34,6 +34,10 @@ class PictureSequence:
         Why it may be none, unless somebody says that it is one.
     note : str
         What should be known of the clip.
+    step : int
+        By how much the numbers go up.
+    n_flow : int
+        Pictures of optical flow beside them, which are left out.
     """
 
     names: tuple[str, ...] = ()
@@ -41,6 +45,8 @@ class PictureSequence:
     problem: str = ""
     doubt: str = ""
     note: str = ""
+    step: int = 1
+    n_flow: int = 0
 
 
 def is_picture(name: str) -> bool:
@@ -94,9 +100,7 @@ def find_sequence(folder: str, names: Iterable[str]) -> PictureSequence:
         places, n_missing, step = tuple(range(len(best))), 0, 1
     notes = [
         f"{n_missing} of {places[-1] + 1} pictures are missing" if n_missing else "",
-        f"numbered in steps of {step}" if step > 1 and len(best) > 2 else "",
         f"{format_count(n_others, 'other picture')} left out" if n_others else "",
-        f"{format_count(n_flow, 'picture')} of optical flow left out" if n_flow else "",
     ]
     doubt = ""
     if len(best) < 2:
@@ -110,7 +114,12 @@ def find_sequence(folder: str, names: Iterable[str]) -> PictureSequence:
     elif _FLOW.search(folder):
         doubt = "optical flow, by its name"
     return PictureSequence(
-        tuple(name for _, name in best), places, doubt=doubt, note="; ".join(filter(None, notes))
+        names=tuple(name for _, name in best),
+        places=places,
+        doubt=doubt,
+        note="; ".join(filter(None, notes)),
+        step=step if len(best) > 2 else 1,
+        n_flow=n_flow,
     )
 
 
