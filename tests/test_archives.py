@@ -278,6 +278,21 @@ def test_archives_that_cannot_be_read_in_place(folder: Path, tmp_path: Path) -> 
         discover_clips(tmp_path / "a.avi")
 
 
+def test_sizes_that_a_zip_only_claims(tmp_path: Path) -> None:
+    content = write_video(tmp_path / "a.avi", grey_frames(3)).read_bytes()
+    path = tmp_path / "c.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.avi", content)
+        archive.writestr("b.avi", content)
+    raw = bytearray(path.read_bytes())
+    at = raw.index(b"PK\x01\x02")
+    raw[at + 20 : at + 28] = struct.pack("<II", 2**32 - 2, 2**32 - 2)
+    path.write_bytes(raw)
+    found = discover_clips(path)
+    assert [clip.clip_id for clip in found.clips] == ["c.zip/b.avi"]
+    assert ignored(found) == {"c.zip/a.avi": "damaged: it would be larger than the archive"}
+
+
 def test_a_tar_that_leads_round_in_circles_ends(tmp_path: Path) -> None:
     info = tarfile.TarInfo("jump/a.avi")
     header = bytearray(info.tobuf(tarfile.GNU_FORMAT))

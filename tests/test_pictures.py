@@ -277,6 +277,10 @@ def test_a_folder_in_which_nothing_is_a_picture_says_so(tmp_path: Path) -> None:
     touch(tmp_path / "v", *(f"{n}.jpg" for n in range(5)))
     with pytest.raises(VideoUnreadable, match=r"no picture that can be read among 5, such as '0"):
         read(tmp_path / "v")
+    for path in (tmp_path / "v").iterdir():
+        path.write_bytes(make_bomb(60_000))
+    with pytest.raises(VideoUnreadable, match=r"none of 5 pictures \(png\) decodes"):
+        read(tmp_path / "v")
 
 
 def encode(image: Image.Image, form: str, **options: Any) -> bytes:

@@ -114,7 +114,7 @@ def _read_archive(path: Path, size_bytes: int, mtime_ns: int) -> Archive:
     members: dict[str, Member] = {}
     folders: dict[str, list[str]] = {}
     ignored: list[IgnoredFile] = []
-    for item in _read_tar(path) if opened is None else _read_zip(opened):
+    for item in _read_tar(path) if opened is None else _read_zip(opened, size_bytes):
         if isinstance(item, IgnoredFile):
             ignored.append(item)
             continue
@@ -147,7 +147,7 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
         ) from problem
 
 
-def _read_zip(archive: zipfile.ZipFile) -> Iterator[Member | IgnoredFile]:
+def _read_zip(archive: zipfile.ZipFile, archive_bytes: int) -> Iterator[Member | IgnoredFile]:
     for info in archive.infolist():
         written = info.orig_filename
         if not info.flag_bits & _IS_UTF8:
@@ -164,6 +164,8 @@ def _read_zip(archive: zipfile.ZipFile) -> Iterator[Member | IgnoredFile]:
             yield IgnoredFile(written, "its name leads out of the archive")
         elif info.flag_bits & _ENCRYPTED:
             yield IgnoredFile(name, "it is encrypted")
+        elif info.compress_size > archive_bytes:
+            yield IgnoredFile(name, "damaged: it would be larger than the archive")
         elif info.create_system == 3 and kind not in (0, 8):
             yield IgnoredFile(name, "a link or device, not a file")
         elif (
@@ -174,7 +176,7 @@ def _read_zip(archive: zipfile.ZipFile) -> Iterator[Member | IgnoredFile]:
                 name, f"it would unpack to {ratio} times its size; unpack it if that is meant"
             )
         elif info.compress_type == zipfile.ZIP_STORED:
-            yield Member(name, info.file_size, info.header_offset, None)
+            yield Member(name, info.compress_size, info.header_offset)
         elif info.compress_type in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
             yield Member(name, info.file_size, info.header_offset, info)
         else:
@@ -209,7 +211,7 @@ def _read_tar(path: Path) -> Iterator[Member | IgnoredFile]:
                 what = "a sparse file" if info.issparse() else "a link or device, not a file"
                 yield IgnoredFile(name, what)
             else:
-                yield Member(name, info.size, info.offset_data, None)
+                yield Member(name, min(info.size, size_bytes - info.offset_data), info.offset_data)
         is_whole = is_whole and end <= size_bytes and _has_zeros(file, end, end + 1024)
     if not n_members and size_bytes:
         raise _no_tar(path, "has no member that can be read")

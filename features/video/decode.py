@@ -577,9 +577,13 @@ def _make_facts(
             f"only a header is in the file, {name_codec(source)}, and no picture: join "
             "it with the parts that belong to it"
         )
+    if n_decoded == 0 and source.unit == "pictures":
+        raise VideoUnreadable(
+            f"none of {len(index.pts)} pictures ({source.codec}) decodes: damaged, or too large"
+        )
     if n_decoded == 0:
         raise VideoUnreadable(
-            f"no frame decodes of {len(index.pts)} {source.unit}: damaged, or a kind of "
+            f"no frame decodes of {len(index.pts)} packets: damaged, or a kind of "
             f"{name_codec(source)} that FFmpeg does not decode; {TO_MEND}"
         )
     rate = source.frame_rate
