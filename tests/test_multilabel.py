@@ -17,7 +17,7 @@ from stage2_helpers import make_clip, write_multilabel_store, write_store
 from features.records import ClipRecord
 from features.store.store import open_store
 from features.system.files import read_csv
-from pipeline import predict_videos, read_run, train_head
+from pipeline import export_embeddings, predict_videos, read_run, train_head
 from pipeline.commands.predict import to_json, to_text
 from pipeline.data.windows import join_windows
 from pipeline.heads.model import build_head, is_multilabel_head
@@ -324,3 +324,33 @@ def test_from_videos_to_predictions(tmp_path: Path, run_cli: RunCli, tiny_weight
         assert item["label"] == ";".join(item["labels"])
         assert Path(item["overlay"]).is_file()
     assert "below their threshold" in to_text(summary)
+
+
+@pytest.mark.parametrize("level", ["frame", "clip"])
+def test_exports_carry_every_class(tmp_path: Path, level: str) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    several = {"a.avi": ("jump", "run;wild"), "b.avi": (), "c.avi": None, "d.avi": ("jump",)}
+    clips = [
+        replace(make_clip(name, ";".join(labels or ())), labels=labels)
+        for name, labels in several.items()
+    ]
+    store = write_store(tmp_path / "s.h5", clips)
+    classes = ["jump", "run;wild"]
+    for suffix in ("npz", "csv", "parquet"):
+        export_embeddings(store, tmp_path / f"e.{suffix}", level=level)  # type: ignore[arg-type]
+    export_embeddings(store, tmp_path / "p", level=level)  # type: ignore[arg-type]
+    with np.load(tmp_path / "e.npz") as arrays:
+        ids, marks = arrays["clip_id"].tolist(), arrays["labels"].tolist()
+        assert arrays["classes"].tolist() == classes
+    for clip_id, mark in zip(ids, marks, strict=True):
+        labels = several[clip_id]
+        assert mark == ([-1, -1] if labels is None else [int(name in labels) for name in classes])
+    texts = [["" if value < 0 else str(value) for value in mark] for mark in marks]
+    rows = read_csv(tmp_path / "e.csv")
+    assert [[row[f"label:{name}"] for name in classes] for row in rows] == texts
+    header, *lines = (tmp_path / "p" / "metadata.tsv").read_text().splitlines()
+    assert header.split("\t")[-2:] == ["label:jump", "label:run;wild"]
+    assert [line.split("\t")[-2:] for line in lines] == texts
+    table = parquet.read_table(tmp_path / "e.parquet")
+    for clip_id, labels in zip(ids, table["labels"].to_pylist(), strict=True):
+        assert labels == (None if several[clip_id] is None else list(several[clip_id] or ()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,13 @@ from features.errors import (
 )
 from features.records import ClipEmbedding, ClipRecord, StoreHeader
 from features.store.hdf5 import coalesce, read_frame_range
-from features.store.store import Store, is_usable, open_store, require_same_settings
+from features.store.store import (
+    Store,
+    is_multilabel,
+    is_usable,
+    open_store,
+    require_same_settings,
+)
 from features.system.files import report_unwritable, require_outside, staged_file, staged_folder
 from pipeline.data.sequences import sequence_from_vectors
 from pipeline.export.formats import FORMATS, Block, ExportFormat
@@ -70,7 +76,9 @@ def export_embeddings(
     """Write the embeddings of a store in a format that other programs read.
 
     Every row has clip_id, label, group and split; a frame has frame_index and
-    timestamp_seconds as well. csv and parquet are written in bounded memory.
+    timestamp_seconds as well. Where clips may have several classes, csv and projector have a
+    column of 0 and 1 for each, parquet a column labels of lists, and npz an array labels with a
+    column for each of classes. csv and parquet are written in bounded memory.
 
     Parameters
     ----------
@@ -219,22 +227,31 @@ def _require_replaceable(target: Path, format: ExportFormat, *, overwrite: bool)
 
 
 def _read_blocks(store: Store) -> Iterator[Block]:
+    classes = _list_classes(store)
     batch: list[int] = []
     n_frames = 0
     for index, clip in enumerate(store.clips):
         if not _is_exported(clip):
             continue
         if batch and n_frames + clip.n_frames > _BLOCK_FRAMES:
-            yield _read_block(store, batch)
+            yield replace(_read_block(store, batch), classes=classes)
             batch, n_frames = [], 0
         batch.append(index)
         n_frames += clip.n_frames
     if batch:
-        yield _read_block(store, batch)
+        yield replace(_read_block(store, batch), classes=classes)
 
 
 def _is_exported(clip: ClipRecord) -> bool:
     return is_usable(clip) and clip.n_frames > 0
+
+
+def _list_classes(store: Store) -> tuple[str, ...] | None:
+    """List the classes of the clips that are exported, where each may have several."""
+    if not is_multilabel(store):
+        return None
+    exported = filter(_is_exported, store.clips)
+    return tuple(sorted({name for clip in exported for name in clip.classes}))
 
 
 def _read_block(store: Store, indices: list[int]) -> Block:
@@ -264,7 +281,7 @@ def _split_clips(block: Block) -> Iterator[tuple[ClipRecord, Any]]:
 def _average(block: Block) -> Block:
     pairs = list(_split_clips(block))
     means = np.stack([vectors.astype(np.float32).mean(axis=0) for _, vectors in pairs])
-    return Block(tuple(clip for clip, _ in pairs), means, None, None)
+    return Block(tuple(clip for clip, _ in pairs), means, None, None, block.classes)
 
 
 def _apply_head(blocks: Iterator[Block], run: Run) -> Iterator[Block]:
@@ -280,4 +297,4 @@ def _apply_head(blocks: Iterator[Block], run: Run) -> Iterator[Block]:
         sequences = sequence_from_vectors([vectors for _, vectors in pairs])
         windows, owners = cut_windows(sequences, run.head_options.window)
         vectors = average_windows(predict_probabilities(inner, windows), owners)
-        yield Block(tuple(clip for clip, _ in pairs), vectors, None, None)
+        yield Block(tuple(clip for clip, _ in pairs), vectors, None, None, block.classes)

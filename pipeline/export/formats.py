@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from features.errors import ExtraMissing, OptionInvalid
 from features.records import ClipRecord, FloatArray, IntArray, StoreHeader, VectorArray
@@ -33,12 +34,36 @@ class Block:
         None if a row is a whole clip.
     timestamps_seconds : ndarray of float64, shape (n_rows,), or None
         None if a row is a whole clip.
+    classes : tuple of str or None
+        All classes of the store where clips may have several, for `mark_classes`; None where
+        every clip has one.
     """
 
     clips: tuple[ClipRecord, ...]
     vectors: VectorArray
     frame_indices: IntArray | None
     timestamps_seconds: FloatArray | None
+    classes: tuple[str, ...] | None = None
+
+    def mark_classes(self) -> npt.NDArray[np.int8]:
+        """Mark the classes of every row, where clips may have several.
+
+        Returns
+        -------
+        ndarray of int8, shape (n_rows, n_classes)
+            1 for the classes of the row's clip, 0 for the others; -1 where they are unknown.
+        """
+        names = self.classes or ()
+        # Rows of one clip follow each other.
+        rows: list[list[int]] = []
+        for number, clip in enumerate(self.clips):
+            if number and clip is self.clips[number - 1]:
+                rows.append(rows[-1])
+            elif clip.labels is None:
+                rows.append([-1] * len(names))
+            else:
+                rows.append([int(name in clip.labels) for name in names])
+        return np.array(rows, dtype=np.int8).reshape(len(self.clips), len(names))
 
 
 class ExportFormat(ABC):
@@ -128,6 +153,9 @@ class NpzFormat(ExportFormat):
         for column in CLIP_COLUMNS:
             values = [getattr(clip, column) for block in everything for clip in block.clips]
             arrays[column] = np.array(values, dtype=np.str_)
+        if everything[0].classes is not None:
+            arrays["classes"] = np.array(everything[0].classes, dtype=np.str_)
+            arrays["labels"] = np.concatenate([block.mark_classes() for block in everything])
         frames = [(b.frame_indices, b.timestamps_seconds) for b in everything]
         if frames[0][0] is not None:
             arrays["frame_index"] = np.concatenate(
@@ -186,6 +214,8 @@ class ParquetFormat(ExportFormat):
         columns = [(name, pa.string()) for name in CLIP_COLUMNS]
         if first.frame_indices is not None:
             columns += [("frame_index", pa.int64()), ("timestamp_seconds", pa.float64())]
+        if first.classes is not None:
+            columns.append(("labels", pa.list_(pa.string())))
         metadata = {
             "framehead.header": header.to_json(),
             "framehead.fingerprint": header.fingerprint,
@@ -200,6 +230,9 @@ class ParquetFormat(ExportFormat):
             ]
             if block.frame_indices is not None:
                 arrays += [pa.array(block.frame_indices), pa.array(block.timestamps_seconds)]
+            if block.classes is not None:
+                named = [clip.labels and list(clip.labels) for clip in block.clips]
+                arrays.append(pa.array(named, pa.list_(pa.string())))
             values = pa.array(np.ravel(block.vectors).astype(np.float32))
             arrays.append(pa.FixedSizeListArray.from_arrays(values, dim))
             writer.write_table(pa.table(arrays, schema=schema))
@@ -238,15 +271,16 @@ class ProjectorFormat(ExportFormat):
 
 def _metadata_columns(block: Block) -> list[str]:
     frames = [] if block.frame_indices is None else ["frame_index", "timestamp_seconds"]
-    return [*CLIP_COLUMNS, *frames]
+    return [*CLIP_COLUMNS, *frames, *(f"label:{name}" for name in block.classes or ())]
 
 
 def _metadata_rows(block: Block) -> Iterator[list[Any]]:
+    marks = block.mark_classes()
     for row, clip in enumerate(block.clips):
         about: list[Any] = [getattr(clip, column) for column in CLIP_COLUMNS]
         if block.frame_indices is not None and block.timestamps_seconds is not None:
             about += [int(block.frame_indices[row]), f"{block.timestamps_seconds[row]:.6f}"]
-        yield about
+        yield [*about, *("" if mark < 0 else int(mark) for mark in marks[row])]
 
 
 def _format_vectors(vectors: VectorArray) -> Iterator[Sequence[str]]:
