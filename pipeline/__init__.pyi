@@ -23,6 +23,7 @@ from .runs.run import RunSummary as RunSummary
 from .runs.run import load_model as load_model
 from .runs.run import read_run as read_run
 from .scores.intervals import Score as Score
+from .scores.labels import LabelScores as LabelScores
 from .scores.paired import HeadPair as HeadPair
 from .splits.choose import SplitOptions as SplitOptions
 from .splits.files import read_split as read_split

@@ -149,14 +149,16 @@ def lay_out_own(folder: Path) -> None:
     """Class folders, split folders, a CSV, pictures, an archive; file names say who moves."""
     names = [f"{label}/{who}-{n}.avi" for label in ("jump", "walk") for who in PEOPLE for n in "12"]
     write_clips(folder / "videos", names)
-    rows = ["path,label,group,split"]
+    rows, several = ["path,label,group,split"], ["path,label,group"]
     for name in names:
         label, _, who = name.partition("/")
         part = "test" if who[:4] in PEOPLE[:2] else "train"
         (folder / "recorded" / part / label).mkdir(parents=True, exist_ok=True)
         (folder / "recorded" / part / name).symlink_to(folder / "videos" / name)
         rows.append(f"{name},{label},{who[:4]},{part}")
+        several.append(f"{name},{label}{';outdoors' * name.endswith('1.avi')},{who[:4]}")
     (folder / "clips.csv").write_text("\n".join(rows) + "\n")
+    (folder / "several.csv").write_text("\n".join(several) + "\n")
     for number, clip in enumerate(("jump/clip1", "jump/clip2", "walk/clip3")):
         write_pictures(folder / "frames" / clip, noisy_frames(6, seed=number))
     with zipfile.ZipFile(folder / "clips.zip", "w") as archive:

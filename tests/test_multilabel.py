@@ -23,6 +23,7 @@ from pipeline.data.windows import join_windows
 from pipeline.heads.model import build_head, is_multilabel_head
 from pipeline.heads.registry import HEADS
 from pipeline.runs.overlay import caption_prediction
+from pipeline.scores.intervals import Score, bootstrap_interval
 from pipeline.scores.labels import (
     average_precisions,
     choose_thresholds,
@@ -234,6 +235,38 @@ def test_a_changed_label_is_another_run(tmp_path: Path) -> None:
 
     digests = {digest_clips(open_store(path).clips, {"a.avi": "g"}) for path in (one, two)}
     assert len(digests) == 2, "one class called 'x;y' is not the classes x and y"
+
+
+def cover_the_mean(n_groups: int, prevalence: float, signal: float, *, n_draws: int) -> float:
+    """Share of test parts whose interval holds the mean over all of them."""
+    rng = np.random.default_rng([n_groups, int(10 * signal)])
+
+    def draw() -> Score:
+        # Clips of a group have nearly the same classes, and are as easy as each other.
+        shared, own = (rng.normal(size=(n_groups, n, 2, 4)) for n in (1, 4))
+        kind, noise = np.moveaxis(0.75 * shared + 0.65 * own, 2, 0)
+        truth = (kind > np.quantile(kind, 1 - prevalence)).reshape(-1, 4).astype(int)
+        shares = (signal * truth + noise.reshape(-1, 4)).astype(np.float32)
+        groups = [str(n) for n in np.repeat(np.arange(n_groups), 4)]
+        return bootstrap_interval(clip_credits(truth, shares), groups)
+
+    scores = [draw() for _ in range(n_draws)]
+    mean = np.mean([score.mean for score in scores])
+    return float(np.mean([score.low <= mean <= score.high for score in scores]))
+
+
+def test_intervals_hold_the_mean_average_precision() -> None:
+    assert cover_the_mean(20, 0.3, 1.5, n_draws=60) >= 0.87
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("prevalence", [0.35, 0.15])
+@pytest.mark.parametrize("n_groups", [12, 30, 100])
+@pytest.mark.parametrize("signal", [0.0, 1.0, 2.5])
+def test_intervals_of_mean_average_precision(
+    n_groups: int, prevalence: float, signal: float
+) -> None:
+    assert 0.88 <= cover_the_mean(n_groups, prevalence, signal, n_draws=400) <= 0.995
 
 
 def test_what_a_random_order_gets() -> None:

@@ -43,7 +43,8 @@ class LabelScores:
     ----------
     mean_average_precision : Score
         Mean of the average precisions of the classes that test clips have, with its 95 %
-        interval over groups.
+        interval over groups. It is about test parts of this size: with few clips of a class,
+        average precision is higher on average than with many.
     chance : float
         The mean average precision that random probabilities get on average.
     micro_f1, macro_f1 : float
