@@ -219,9 +219,9 @@ def extract_features(
     Raises
     ------
     FrameHeadError
-        Of the kinds VideosNotFound, NoClips, ManifestError, LayoutUnclear, OptionInvalid,
-        WeightsNotFound, WeightsUnreadable, EngineUnavailable, DecoderBroken, OpenCVBroken,
-        StoreMismatch, StoreBusy, StoreDamaged, OutputUnwritable, and Interrupted on
+        Of the kinds VideosNotFound, NoClips, ArchiveUnreadable, ManifestError, LayoutUnclear,
+        OptionInvalid, WeightsNotFound, WeightsUnreadable, EngineUnavailable, DecoderBroken,
+        OpenCVBroken, StoreMismatch, StoreBusy, StoreDamaged, OutputUnwritable, and Interrupted on
         Ctrl-C. A clip that cannot be read raises nothing: it is a failed outcome.
     """
     started = time.perf_counter()

@@ -142,6 +142,9 @@ def test_photos_are_no_clip_unless_somebody_says_so(
     (tmp_path / "c.csv").write_text("path,label\nwalk/c,walk\n")
     listed = discover_clips(tmp_path / "videos", FolderOptions(labels=tmp_path / "c.csv"))
     assert [(clip.clip_id, clip.is_pictures) for clip in listed.clips] == [("walk/c", True)]
+    assert ignored(listed) == dict.fromkeys(
+        ("jump/a.avi", "walk/b.avi"), "not in the annotation file"
+    )
 
 
 def test_class_folders_of_photos_are_refused(tmp_path: Path) -> None:
@@ -442,6 +445,12 @@ def test_pictures_give_the_vectors_of_their_video_and_everything_follows(
         (prediction,) = packed.predictions
         assert prediction.path == str(tmp_path / "c.zip" / "jump" / "p0")
         assert prediction.probabilities == pytest.approx(done.predictions[0].probabilities)
+    write_video(tmp_path / "mixed" / "a.avi", noisy_frames(5, seed=1))
+    touch(tmp_path / "mixed", "cover.jpg", "1.jpg", "2.jpg")
+    mixed = predict_videos(
+        tmp_path / "run", [tmp_path / "mixed"], weights=tiny_weights, embedding=limits
+    )
+    assert [item.path for item in mixed.predictions] == [str(tmp_path / "mixed" / "a.avi")]
     with pytest.raises(VideoUnreadable):
         next(iter(read_pictures(tmp_path / "run")))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from features.clips.annotations import (
     ONE_LABEL,
@@ -31,7 +31,7 @@ from features.clips.walk import (
 from features.errors import LayoutUnclear, ManifestError, NoClips, OptionInvalid, VideosNotFound
 from features.places.archives import is_archive, refuse_packed
 from features.places.pictures import PictureSequence
-from features.places.places import is_there
+from features.places.places import find_in_archive, is_folder, is_there
 from features.records import (
     LABEL_JOINT,
     Clip,
@@ -139,10 +139,11 @@ def discover_clips(folder: str | Path, options: FolderOptions = FolderOptions())
 
     An annotation file names the clips exactly: other files are passed over, and listed ones that
     are missing become failed clips later. Its groups and those of `group_regex` are preferred to
-    what file names say. VideosNotFound, NoClips, ManifestError, LayoutUnclear, OptionInvalid.
+    what file names say. VideosNotFound, NoClips, ArchiveUnreadable, ManifestError, LayoutUnclear,
+    OptionInvalid.
     """
     root = Path(folder)
-    if not (root.is_dir() or is_archive(root)):
+    if not (is_folder(root) or is_archive(root)):
         refuse_packed(root)
         what = "is a file" if root.exists() else "does not exist"
         raise VideosNotFound(
@@ -173,10 +174,16 @@ def discover_clips(folder: str | Path, options: FolderOptions = FolderOptions())
     found = replace(
         found,
         clips=tuple(sorted(grouped, key=lambda clip: clip.clip_id)),
-        ignored=(*ignored, *found.ignored, *twins),
+        ignored=(*_drop_listed(ignored, found.clips), *found.ignored, *twins),
         groups_from=groups_from,
     )
     return found if root.is_dir() else _name_archive(found)
+
+
+def _drop_listed(ignored: Sequence[IgnoredFile], clips: Sequence[Clip]) -> Iterator[IgnoredFile]:
+    """Leave out what was passed over as no clip, where the annotation file says that it is one."""
+    listed = {split_clip_id(clip.clip_id)[0] for clip in clips if clip.is_pictures}
+    return (item for item in ignored if str(PurePosixPath(item.path).parent) not in listed)
 
 
 def _no_clips(root: Path, ignored: Sequence[IgnoredFile]) -> NoClips:
@@ -257,7 +264,11 @@ def _note_pictures(pictures: Mapping[str, PictureSequence]) -> Iterator[str]:
 
 def _name_archive(found: Discovery) -> Discovery:
     """Put the name of the archive before every path, so that the ids count from its folder."""
-    name = found.folder.name
+    inside = find_in_archive(found.folder)
+    if inside is None:
+        return found
+    above = inside[0].path.parent
+    name = found.folder.relative_to(above).as_posix()
 
     def place(clip: Clip) -> Clip:
         is_file = clip.group == split_clip_id(clip.clip_id)[0]
@@ -266,7 +277,7 @@ def _name_archive(found: Discovery) -> Discovery:
 
     return replace(
         found,
-        folder=found.folder.parent,
+        folder=above,
         clips=tuple(map(place, found.clips)),
         ignored=tuple(IgnoredFile(f"{name}/{item.path}", item.reason) for item in found.ignored),
     )

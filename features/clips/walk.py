@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from features.errors import OptionInvalid
-from features.places.archives import ARCHIVE_SUFFIXES, is_archive, is_packed, read_archive
+from features.places.archives import ARCHIVE_SUFFIXES, is_packed
 from features.places.pictures import PictureSequence, find_sequence, is_picture
-from features.places.places import hash_source, is_folder, is_there, stat_source
+from features.places.places import find_in_archive, hash_source, is_folder, is_there, stat_source
 from features.records import IgnoredFile
 
 VIDEO_SUFFIXES = (
@@ -70,7 +70,7 @@ def read_suffixes(given: str | Collection[str] | None) -> frozenset[str]:
 
 def find_video_files(root: Path, suffixes: frozenset[str]) -> VideoFiles:
     """Search a folder or archive to any depth; hidden files and folders are passed over."""
-    search = _search_archive if is_archive(root) else _search_folder
+    search = _search_folder if root.is_dir() else _search_archive
     found, links, ignored, pictures_in = search(root, suffixes)
     sequences, no_clips = _find_sequences(found, pictures_in)
     for folder, reason in no_clips.items():
@@ -93,12 +93,20 @@ _Search = tuple[list[str], set[str], list[IgnoredFile], dict[str, list[str]]]
 
 
 def _search_archive(path: Path, suffixes: frozenset[str]) -> _Search:
-    archive = read_archive(path)
     found: list[str] = []
-    ignored = list(archive.ignored)
+    ignored: list[IgnoredFile] = []
     pictures_in: dict[str, list[str]] = {}
+    inside = find_in_archive(path)
+    if inside is None:
+        return found, set(), ignored, pictures_in
+    archive, top = inside
+    ignored += archive.ignored if top == "." else ()
     for folder, names in archive.folders.items():
-        for name in names:
+        if top not in (".", folder) and not folder.startswith(f"{top}/"):
+            continue
+        folder = PurePosixPath(folder).relative_to(top).as_posix()
+        for member in names:
+            name = PurePosixPath(member).relative_to(top).as_posix()
             parts = PurePosixPath(name).parts
             is_hidden = any(part.startswith(".") for part in parts) or parts[0] == "__MACOSX"
             reason = "hidden file" if is_hidden else _judge_suffix(parts[-1], suffixes)

@@ -121,7 +121,10 @@ def _read_archive(path: Path, size_bytes: int, mtime_ns: int) -> Archive:
         if item.name in members:  # unpacking would overwrite it as well
             ignored.append(IgnoredFile(item.name, "an earlier member of a name that comes again"))
         else:
-            folders.setdefault(str(PurePosixPath(item.name).parent), []).append(item.name)
+            above = PurePosixPath(item.name).parents
+            folders.setdefault(str(above[0]), []).append(item.name)
+            for folder in map(str, above[1:]):
+                folders.setdefault(folder, [])
         members[item.name] = item
     return Archive(path, members, folders, tuple(ignored), mtime_ns, opened)
 

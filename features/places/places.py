@@ -31,8 +31,11 @@ class _Entry:
 
 
 def find_in_archive(path: Path) -> tuple[Archive, str] | None:
-    """Find the archive that a path leads into, and the name inside; None for one on the disk."""
-    for parent in path.parents:
+    """Find the archive that a path leads into, and the name inside; None for one on the disk.
+
+    The name of the archive itself is ".".
+    """
+    for parent in (path, *path.parents):
         if parent.is_dir():
             return None
         if is_archive(parent):

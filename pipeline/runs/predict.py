@@ -14,10 +14,10 @@ from features.backbone.engines import choose_engine
 from features.backbone.weights import IMAGENET, BackboneFiles, BackboneOptions, find_backbone
 from features.clips.discover import NO_LABELS, FolderOptions, discover_clips
 from features.embed import EmbedOptions, embed_clips, require_frame_rates
-from features.errors import VideosNotFound, WeightsMismatch
+from features.errors import NoClips, VideosNotFound, VideoUnreadable, WeightsMismatch
 from features.extract import Progress
 from features.places.archives import is_archive, refuse_packed
-from features.places.places import is_folder, is_there
+from features.places.places import is_folder, is_there, read_pictures_of
 from features.records import LABEL_JOINT, Clip, ClipEmbedding, ClipOutcome, ClipRecord
 from pipeline.data.sequences import Float32Array, sequence_from_vectors
 from pipeline.heads.model import predict_clips
@@ -136,8 +136,8 @@ def predict_videos(
     ------
     RunNotFound, RunDamaged
         If the run cannot be used.
-    VideosNotFound, NoClips
-        If a path does not exist or a folder holds no video.
+    VideosNotFound, NoClips, ArchiveUnreadable
+        If a path does not exist, a folder holds no video, or an archive cannot be read.
     WeightsNotFound, WeightsMismatch
         If the weights are gone, or others are there.
     OptionInvalid
@@ -238,15 +238,13 @@ def _list_clips(videos: Iterable[str | Path], frame_rate: float | None) -> list[
     for video in videos:
         path = Path(video)
         refuse_packed(path)
-        is_pictures = is_folder(path) and is_there(path)
-        if is_archive(path) or (path.is_dir() and not is_pictures):
-            for clip in discover_clips(path, options).clips:
+        if is_folder(path) or is_archive(path):
+            for clip in _find_clips(path, options):
                 name = str(clip.path)
-                clips[name] = (replace(clip, clip_id=name, group=""), clip.clip_id)
+                named = clip.clip_id if clip.path != path else path.name
+                clips[name] = (replace(clip, clip_id=name, group=""), named)
         elif is_there(path):
-            rate = frame_rate if is_pictures else None
-            clip = Clip(str(path), path, is_pictures=is_pictures, frame_rate=rate)
-            clips[str(path)] = (clip, path.name)
+            clips[str(path)] = (Clip(str(path), path), path.name)
         else:
             raise VideosNotFound(
                 f"VIDEO must be a video file, or a folder or archive of them. '{path}' does not "
@@ -254,6 +252,21 @@ def _list_clips(videos: Iterable[str | Path], frame_rate: float | None) -> list[
                 hint="check the path",
             )
     return list(clips.values())
+
+
+def _find_clips(folder: Path, options: FolderOptions) -> Sequence[Clip]:
+    """Find the clips of a folder or archive, or the one that the pictures of a folder are."""
+    try:
+        return discover_clips(folder, options).clips
+    except NoClips:
+        try:
+            pictures = read_pictures_of(folder)
+        except VideoUnreadable:
+            pictures = None
+        if pictures is None:
+            raise
+        rate = options.frame_rate
+        return [Clip(str(folder), folder, is_pictures=True, frame_rate=rate)]
 
 
 def _classify(
