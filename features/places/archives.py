@@ -21,7 +21,9 @@ from features.system.text import format_count
 
 ARCHIVE_SUFFIXES = (".zip", ".tar")
 # Their members cannot be reached one by one.
-_PACKED = re.compile(r"\.(?:tgz|tbz2?|txz|tzst|tar\.\w+|7z|rar)$", re.IGNORECASE)
+_PACKED = re.compile(
+    r"\.(?:tgz|tbz2?|txz|tzst|tar\.(?:gz|bz2|xz|zst|lzma|lz4|br|z)|7z|rar)$", re.IGNORECASE
+)
 _TO_UNPACK = "unpack it, or pack it anew as .zip or as plain .tar"
 # Deflate reaches 1032; of videos and pictures nothing is left to gain.
 _MOST_RATIO = 200
@@ -241,7 +243,7 @@ def _no_tar(path: Path, what: str) -> ArchiveUnreadable:
 def _has_zeros(file: BinaryIO, begin: int, end: int) -> bool:
     """Tell whether nothing but zeros is there, as between and behind members."""
     file.seek(begin)
-    return begin == end or not file.read(min(end - begin, 1 << 20)).strip(b"\0")
+    return begin >= end or not file.read(min(end - begin, 1 << 20)).strip(b"\0")
 
 
 def _clean(written: str) -> str | None:
