@@ -95,6 +95,11 @@ def clip_credits(truth: Array, probabilities: Array) -> FloatArray:
     The contribution is the derivative by the clip's weight, the infinitesimal jackknife of
     Jaeckel (1972): were a clip drawn twice, the mean would change by about a clip's share of it.
     So intervals and tests that resample clips or groups of accuracies apply to it.
+
+    Simulated as in ``tests/test_multilabel.py``, with 12 to 100 groups of 4 clips, four classes
+    that 15 or 35 % of the clips have, and mean average precisions from chance to .95, the 95 %
+    interval covers the mean over test parts of that size in 91 to 97 % of cases, and in 88 %
+    where 12 groups hold about 7 clips of a class.
     """
     found, slopes = _precisions_and_slopes(truth, probabilities)
     if np.isnan(found).all():
