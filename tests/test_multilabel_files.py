@@ -26,7 +26,7 @@ def discover(tmp_path: Path, text: str, **options: object) -> Discovery:
         (folder / f"{name}.avi").write_text(name)
     path = tmp_path / "labels.csv"
     path.write_text(text)
-    return discover_clips(folder, FolderOptions(labels=path, **options))  # type: ignore[arg-type]
+    return discover_clips(folder, FolderOptions(**{"labels": path, **options}))  # type: ignore[arg-type]
 
 
 def labels(found: Discovery) -> list[tuple[str, ...] | None]:
@@ -84,6 +84,16 @@ def test_what_separates_labels_can_be_said(tmp_path: Path) -> None:
         FolderOptions(labels="x.csv", label_separator=" ")
     with pytest.raises(OptionInvalid, match="--label-separator is about an annotation file"):
         FolderOptions(label_separator=";")
+
+
+def test_files_that_would_be_read_differently_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text('path,label\nc.avi,"run,jump"\n')
+    (tmp_path / "train.csv").write_text("path,label\na.avi,run\nb.avi,jump\n")
+    files = f"{tmp_path / 'train.csv'},{tmp_path / 'test.csv'}"
+    with pytest.raises(ManifestError, match=r"'run,jump' was taken for one class, and its parts"):
+        discover(tmp_path, "", labels=files)
+    found = discover(tmp_path, "", labels=files, label_separator=",")
+    assert labels(found) == [("run",), ("jump",), ("jump", "run")]
 
 
 def test_rows_of_one_clip_agree_on_all_but_the_label(tmp_path: Path) -> None:

@@ -345,6 +345,8 @@ def _clips_from_files(root: Path, files: VideoFiles, options: FolderOptions) -> 
             f"--label-separator {ONE_LABEL} refuses that",
         )
     labels = {label for clip in clips.values() for label in clip.classes}
+    if options.label_separator is None:
+        _require_no_lists(labels)
     spellings = {fold_name(label): label for label in labels}
     alike = sorted(label for label in labels if spellings[fold_name(label)] != label)
     if alike:
@@ -469,6 +471,18 @@ def _add_labels(row: Annotation, clip: Clip, before: Clip, separator: str | None
             f"before '{before.group}', '{before.split}'."
         )
     return replace(before, labels=(*before.classes, *clip.classes))
+
+
+def _require_no_lists(labels: Collection[str]) -> None:
+    """Refuse a class that lists others, where files were read each in its own way."""
+    for label in labels:
+        parts = [part.strip() for part in label.split(",")]
+        if len(parts) > 1 and set(parts) <= set(labels):
+            raise ManifestError(
+                "A comma separates classes in all labels, or in none. '"
+                f"{label}' was taken for one class, and its parts are classes as well.",
+                hint=f"--label-separator , if it is several, --label-separator {ONE_LABEL} if not",
+            )
 
 
 def _settle_labels(clips: Mapping[str, Clip]) -> dict[str, Clip]:
