@@ -50,7 +50,7 @@ COMMANDS = {
     "predict": (
         "predict",
         "command",
-        "Classify video files, or all videos of a folder, with the trained head in RUN.",
+        "Classify video files, or all videos of a folder or archive, with the trained head in RUN.",
     ),
     "train-head": (
         "train",
