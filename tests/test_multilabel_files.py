@@ -15,6 +15,7 @@ from features.clips.discover import FolderOptions, discover_clips
 from features.clips.summary import summarise_folder
 from features.errors import ManifestError, OptionInvalid
 from features.records import Discovery
+from features.store.repair import repair_store
 from features.store.store import open_store
 
 
@@ -141,6 +142,11 @@ def test_collections_with_several_labels(tmp_path: Path) -> None:
     database = {"a": {"subset": "training", "annotations": [segment("run"), segment("jump")]}}
     found = discover(tmp_path, json.dumps({"database": database}))
     assert [(c.clip_id, c.labels) for c in found.clips] == [("a.avi#1.0-2.0", ("jump", "run"))]
+    found = discover(tmp_path, "id,actions\na,c2;c1\nb,c1\n")
+    assert [(c.clip_id, c.labels) for c in found.clips] == [
+        ("a.avi", ("c1", "c2")),
+        ("b.avi", ("c1",)),
+    ]
     found = discover(tmp_path, "id,actions\na,c1 0.5 3;c2 0.5 3\nb,\n")
     assert labels(found) == [("c1", "c2"), None]
 
@@ -161,6 +167,16 @@ def test_a_store_keeps_several_labels(tmp_path: Path) -> None:
     plain = write_store(tmp_path / "t.h5", [make_clip("a.avi", "run")])
     with h5py.File(plain) as file:
         assert "labels" not in file["clips"]
+
+
+def test_a_repair_keeps_several_labels(tmp_path: Path) -> None:
+    clips = [replace(make_clip(f"{n}.avi", "x;y"), labels=("x", "y")) for n in range(20)]
+    path = write_store(tmp_path / "s.h5", clips)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) - 60])
+    summary = repair_store(path)
+    assert 0 < summary.n_kept < 20
+    assert {clip.labels for clip in open_store(path).clips} == {("x", "y")}
 
 
 def test_extract_and_inspect_tell_of_several_labels(

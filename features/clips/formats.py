@@ -352,6 +352,10 @@ def read_charades_csv(file: AnnotationFile) -> Annotations | None:
         actions = [action.split() for action in row["actions"].split(";") if action.strip()]
         n_nothing += not actions
         rows += [] if actions else [Annotation(row["id"], where=where)]
+        if actions and all(len(action) == 1 for action in actions):  # of the whole video
+            names = tuple(name for (name,) in actions)
+            rows.append(Annotation(row["id"], where=where, labels=names))
+            continue
         for action in actions:
             if len(action) != 3:
                 raise ManifestError(
