@@ -18,11 +18,13 @@ from stage2_helpers import make_clip, write_multilabel_store, write_store
 from features.records import ClipRecord
 from features.store.store import open_store
 from features.system.files import read_csv
+from features.system.keras import import_keras
 from pipeline import export_embeddings, predict_videos, read_run, train_head
 from pipeline.commands.predict import to_json, to_text
+from pipeline.data.sequences import model_inputs, sequence_from_vectors
 from pipeline.data.windows import join_windows
 from pipeline.heads.model import build_head, is_multilabel_head
-from pipeline.heads.registry import HEADS
+from pipeline.heads.registry import HEADS, HeadOptions
 from pipeline.runs.overlay import caption_prediction
 from pipeline.scores.intervals import Score, bootstrap_interval
 from pipeline.scores.labels import (
@@ -37,6 +39,7 @@ from pipeline.splits.choose import SplitOptions, choose_split, choose_splits
 from pipeline.splits.leaks import find_leaks
 from pipeline.splits.split import find_class_gaps
 from pipeline.training.options import FitOptions
+from pipeline.training.trainers import BatchTrainer, GraphTrainer, clip_losses
 
 QUICK = ("--head", "mean-linear", "--epochs", 60, "--learning-rate", 0.01)
 
@@ -388,3 +391,37 @@ def test_exports_carry_every_class(tmp_path: Path, level: str) -> None:
     table = parquet.read_table(tmp_path / "e.parquet")
     for clip_id, labels in zip(ids, table["labels"].to_pylist(), strict=True):
         assert labels == (None if several[clip_id] is None else list(several[clip_id] or ()))
+
+
+def test_both_trainers_learn_several_classes_alike() -> None:
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 2, (21, 3)).astype(np.float32)
+    train = replace(
+        sequence_from_vectors(list(rng.normal(size=(21, 4, 6)).astype(np.float32))),
+        targets=targets,
+    )
+    weights = np.ones(21, dtype=np.float32)
+    found = []
+    for trainer in (BatchTrainer, GraphTrainer):
+        core = build_head(
+            "mean-linear",
+            embedding_dim=6,
+            n_classes=3,
+            options=HeadOptions(dropout=0.0),
+            is_multilabel=True,
+        ).core
+        before = np.asarray(core.predict_on_batch(model_inputs(train, slice(None))))
+        core.compile(
+            optimizer=import_keras().optimizers.AdamW(1e-2),
+            loss=clip_losses,
+            weighted_metrics=[import_keras().metrics.BinaryAccuracy("accuracy")],
+        )
+        core.optimizer.build(core.trainable_variables)
+        found.append((trainer(core, 32).start(train, weights)(np.arange(21)), core.get_weights()))
+    (means, one), (others, other) = found
+    assert means == pytest.approx(others, abs=1e-6)
+    for mine, yours in zip(one, other, strict=True):
+        np.testing.assert_allclose(mine, yours, atol=1e-6)
+    of_truth = np.where(targets == 1, before, 1 - before)
+    assert means[0] == pytest.approx(-np.log(of_truth).sum(axis=1).mean(), abs=1e-5)
+    assert means[1] == pytest.approx(((before > 0.5) == (targets == 1)).mean(), abs=1e-6)

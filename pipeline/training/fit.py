@@ -258,7 +258,7 @@ def _evaluate_labels(probabilities: Float32Array, targets: Float32Array) -> tupl
     """Return the mean loss, and the share of all classes of all clips that are right at 0.5."""
     likely = np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)
     of_truth = np.where(targets == 1, likely, 1 - likely)
-    right = (probabilities >= 0.5) == (targets == 1)
+    right = (probabilities > 0.5) == (targets == 1)
     return float(-np.log(of_truth).sum(axis=1).mean()), float(right.mean())
 
 

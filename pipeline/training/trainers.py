@@ -136,7 +136,7 @@ class GraphTrainer:
         gradients = tape.gradient(loss, [variable.value for variable in learned])
         self._core.optimizer.apply(gradients, learned)
         if len(truth.shape) == 2:
-            right = tf.cast((probabilities >= 0.5) == (truth >= 0.5), tf.float32)
+            right = tf.cast((probabilities > 0.5) == (truth > 0.5), tf.float32)
             return of_clips, tf.reduce_mean(right, axis=-1)
         named = tf.argmax(probabilities, axis=-1, output_type=truth.dtype)
         return of_clips, tf.cast(named == truth, tf.float32)
