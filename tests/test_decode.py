@@ -627,6 +627,19 @@ def test_spans_share_one_pass(clips: dict[str, Path]) -> None:
     assert late.frame_indices.tolist() == [50, 54, 58]
 
 
+def test_pictures_of_a_span_are_those_of_that_part(clips: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("h264", "h264-ts", "h264-interlaced", "mpeg4-avi", "gif"):
+        path = clips[name]
+        whole = [item for item in read_pictures(path) if not isinstance(item, VideoFacts)]
+        for span in (Span(0.4, 0.8), Span(10, 20, "frames")):
+            _, *pictures, _ = read_pictures(path, span=span)
+            np.testing.assert_array_equal(pictures, whole[10:20])
+    harmed = damage(clips["h264"], tmp_path / "harmed.mp4", seed=2)
+    whole = [item for item in read_pictures(harmed) if not isinstance(item, VideoFacts)]
+    _, *pictures, _ = read_pictures(harmed, span=Span(5, 50, "frames"))
+    np.testing.assert_array_equal(pictures, whole[5:50])
+
+
 def test_one_picture_is_the_frame_of_that_number(clips: dict[str, Path]) -> None:
     for name in ("h264", "h264-open-gop", "h264-interlaced", "vp9", "mpeg2-ts", "mpeg4-avi"):
         for number in (0, 17, 59):

@@ -26,6 +26,7 @@ from conftest import (
     tiny_backbone,
     write_video,
 )
+from made_clips import Recipe, read_numbers, write_clip
 from test_cli import error_of
 from test_report import open_in_browser
 
@@ -34,7 +35,13 @@ from features.embed import EmbedOptions
 from features.errors import OptionInvalid, OutputExists, OutputUnwritable, VideoUnreadable
 from features.records import Clip, ClipOutcome, FrameArray, VideoFacts
 from features.video.decode import count_frames, read_pictures
-from features.video.overlay import LEAST_WIDTH_PX, Caption, render_band, write_overlay
+from features.video.overlay import (
+    LEAST_WIDTH_PX,
+    OVERLAY_SUFFIXES,
+    Caption,
+    render_band,
+    write_overlay,
+)
 from pipeline import (
     FitOptions,
     Prediction,
@@ -256,13 +263,27 @@ def test_places_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         )
 
 
-def test_an_overlay_that_lacks_frames_is_no_overlay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = write_video(tmp_path / "source.avi", grey_frames(5))
-    monkeypatch.setattr("features.video.overlay.count_frames", lambda path, on_progress: 3)
-    with pytest.raises(OutputUnwritable, match="every frame; 3 of 5 were written"):
-        write_overlay(source, tmp_path / "out.avi", caption(), on_progress=lambda: None)
+@linux_only
+@pytest.mark.parametrize("suffix", OVERLAY_SUFFIXES)
+def test_an_overlay_for_which_there_is_no_room_is_no_overlay(tmp_path: Path, suffix: str) -> None:
+    import resource
+
+    source = write_video(tmp_path / "source.avi", noisy_frames(20, seed=3, size=(240, 320)))
+    target = tmp_path / f"out{suffix}"
+
+    def write() -> None:
+        write_overlay(source, target, caption(), on_progress=lambda: None)
+
+    write()
+    n_bytes = target.stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for most in (0, 5_000, n_bytes // 2, n_bytes - 1):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+        try:
+            with pytest.raises(OutputUnwritable, match="writing the video failed|every frame"):
+                write()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_what_is_no_video_has_no_overlay(tmp_path: Path) -> None:
@@ -388,6 +409,29 @@ def test_the_command_writes_overlays_as_the_library_does(
     assert "--overwrite to replace it" in again.stderr
     over = run_cli("predict", run_folder, clip, "--overlay", by_command, "--overwrite")
     assert over.exit_code == 0
+
+
+def test_a_part_of_a_video_is_predicted_and_drawn(
+    run_cli: RunCli, run_folder: Path, tmp_path: Path
+) -> None:
+    video = write_clip(tmp_path / "a.b.mp4", Recipe(".mp4", "libx264", {"g": "12"}))
+    names = [f"{video}#0.4-0.8", f"{video}#f40-end"]
+    report = parse_json(
+        run_cli("predict", run_folder, *names, "--overlay", tmp_path / "o", "--json")
+    )
+    assert [item["path"] for item in report["predictions"]] == names
+    for item, first, last, part in zip(
+        report["predictions"], (10, 40), (20, 60), ("#0.4-0.8", "#f40-end"), strict=True
+    ):
+        assert item["overlay"] == str(tmp_path / "o" / f"a.b{part}.mp4")
+        drawn = decode(Path(item["overlay"]))[1]
+        shown = [picture[:192] for picture in drawn]  # twice as large: narrow videos are enlarged
+        assert read_numbers(shown) == list(range(first, last))
+    beyond = run_cli("predict", run_folder, f"{video}#7.0-8.0")
+    assert beyond.exit_code == 3
+    assert "no frame between 7 and 8 s" in beyond.output
+    for name in (f"{tmp_path}#1.0-2.0", f"{tmp_path / 'none.mp4'}#1.0-2.0"):
+        assert f"'{name}' does not exist" in error_of(run_cli("predict", run_folder, name))
 
 
 @linux_only

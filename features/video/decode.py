@@ -178,19 +178,7 @@ def read_spans(
     with open_video(path, frame_rate) as source:
         index = _read_index(source, on_progress, kept_bytes, keeps=WHOLE not in spans)
         job = _Job(source, index, spans, sampling, size_px, most_frames, on_progress)
-        plan = job.plan()
-        while plan is not None:
-            try:
-                yield from job.follow(plan, decodes_all=decodes_all)
-                break
-            except _Lost:
-                job.restart()
-                decodes_all = True
-            except _Surprise:
-                job.restart()
-                plan = None
-        else:
-            yield from job.decode_all()
+        yield from job.run(decodes_all=decodes_all)
         yield job.facts()
 
 
@@ -388,7 +376,7 @@ class _Job:
         self._spans = spans
         self._sampling = sampling
         self._on_progress = on_progress
-        self._picture = PictureMaker("rgb24")
+        self._maker = PictureMaker("rgb24")
         most_chosen = sampling.value if sampling.strategy == "uniform" else most_frames
         self._shape = (size_px, min(most_frames, int(most_chosen)))
         self._decoder = _Decoder(source)
@@ -409,6 +397,21 @@ class _Job:
             inside = choose_positions(times[first:last], self._sampling, self._grid)
             chosen.append(inside + first)
         return chosen
+
+    def run(self, *, decodes_all: bool = False) -> Iterator[tuple[int, FrameBatch]]:
+        """Decode what is needed, or everything where that does not work."""
+        plan = self.plan()
+        while plan is not None:
+            try:
+                yield from self.follow(plan, decodes_all=decodes_all)
+                return
+            except _Lost:
+                self.restart()
+                decodes_all = True
+            except _Surprise:
+                self.restart()
+                plan = None
+        yield from self.decode_all()
 
     def plan(self) -> Plan | None:
         """Plan the least decoding, where that can be less than everything."""
@@ -549,7 +552,7 @@ class _Job:
         if squares:
             if self._size == (0, 0):
                 self._size = upright_size(frame)
-            self._picture.make_square(frame, squares[0])
+            self._maker.make_square(frame, squares[0])
             for other in squares[1:]:
                 other[:] = squares[0]
         return [(span, buffers[span].take()) for span in spans if buffers[span].is_full]
@@ -567,6 +570,26 @@ class _Job:
         if len(self._spans) == 1 and self._size == (0, 0):
             raise VideoUnreadable(f"no frame between {self._spans[0]}")
         return facts
+
+
+class _PictureJob(_Job):
+    """One file and a span of it, every frame of which becomes a picture: whole, and in BGR."""
+
+    def __init__(
+        self, source: VideoSource, index: PacketIndex, span: Span, on_progress: Callable[[], None]
+    ) -> None:
+        super().__init__(source, index, [span], FrameSampling("stride", 1.0), 0, 1, on_progress)
+        self._maker = PictureMaker("bgr24")
+
+    def _keep(
+        self, frame: Any, spans: Sequence[int], seconds: float, position: int
+    ) -> list[tuple[int, FrameBatch]]:
+        if not spans:
+            return []
+        picture = self._maker.make(frame)
+        if self._size == (0, 0):
+            self._size = (picture.shape[1], picture.shape[0])
+        return [(0, FrameBatch(picture[None], np.array([seconds]), np.array([position])))]
 
 
 def _make_facts(
@@ -644,13 +667,14 @@ def read_picture(
 def read_pictures(
     path: Path,
     *,
+    span: Span = WHOLE,
     on_progress: Callable[[], None] = lambda: None,
     frame_rate: float | None = None,
 ) -> Iterator[FrameArray | VideoFacts]:
-    """Decode every frame of a video file, whole: facts, pictures in BGR, facts.
+    """Decode every frame of a video file, or of a part of it, whole: facts, pictures, facts.
 
     The first facts are what the header claims, the last what the whole file showed; pictures are
-    uint8 of shape (height, width, 3), rotation applied. `VideoUnreadable` if no frame decodes.
+    BGR, uint8 of shape (height, width, 3), rotation applied. `VideoUnreadable` if no frame decodes.
     """
     with open_video(path, frame_rate) as source:
         rate = source.frame_rate
@@ -658,16 +682,10 @@ def read_pictures(
         yield VideoFacts(
             source.stream.frames, 0, float(rate) if rate else 0.0, context.width, context.height
         )
-        index = read_index(source, on_progress)
-        decoder, maker, n_decoded, size = _Decoder(source), PictureMaker("bgr24"), 0, (0, 0)
-        with reopen(source) as again:
-            decoder = _Decoder(again)
-            for frame in _decode_forward(again, index, decoder, on_progress):
-                picture = maker.make(frame)
-                n_decoded += 1
-                size = size if n_decoded > 1 else (picture.shape[1], picture.shape[0])
-                yield picture
-        yield _make_facts(source, index, n_decoded, decoder.n_bad, size)
+        job = _PictureJob(source, read_index(source, on_progress), span, on_progress)
+        for _, batch in job.run():
+            yield batch.frames[0]
+        yield job.facts()
 
 
 def count_frames(path: Path, *, on_progress: Callable[[], None] = lambda: None) -> int:

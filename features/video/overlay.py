@@ -12,7 +12,7 @@ import numpy as np
 
 from features.errors import OutputUnwritable
 from features.records import FrameArray, VideoFacts
-from features.video.decode import count_frames, read_pictures
+from features.video.decode import WHOLE, Span, count_frames, read_pictures
 from features.video.frames import import_cv2
 from features.video.write import FORMATS, writing_video
 
@@ -49,9 +49,12 @@ def write_overlay(
     caption: Caption,
     *,
     on_progress: Callable[[], None],
+    span: Span = WHOLE,
     frame_rate: float | None = None,
 ) -> VideoFacts:
     """Copy a video, every frame at the source's frame rate, with a band below; return its facts.
+
+    Of a span, only that part is copied.
 
     The target's suffix, of `OVERLAY_SUFFIXES`, decides container and codec. Sound is not copied,
     and without a usable frame rate it becomes 25. `VideoUnreadable` if the source does not
@@ -61,8 +64,10 @@ def write_overlay(
     facts = VideoFacts()
     canvas: FrameArray | None = None
     size = (0, 0)
+    n_pictures = 0
+    pictures = read_pictures(source, span=span, on_progress=on_progress, frame_rate=frame_rate)
     with ExitStack() as stack:
-        for item in read_pictures(source, on_progress=on_progress, frame_rate=frame_rate):
+        for item in pictures:
             if isinstance(item, VideoFacts):
                 facts = item
                 continue
@@ -78,11 +83,12 @@ def write_overlay(
                 item = cv2.resize(item, size, interpolation=cv2.INTER_LINEAR)
             canvas[: size[1], : size[0]] = item
             write(canvas)
+            n_pictures += 1
     n_written = count_frames(target, on_progress=on_progress)
-    if n_written != facts.n_frames_decoded:
+    if n_written != n_pictures:
         raise OutputUnwritable(
-            f"an overlay must hold every frame; {n_written} of {facts.n_frames_decoded} were "
-            "written: is the disk full?"
+            f"an overlay must hold every frame; {n_written} of {n_pictures} were written: is the "
+            "disk full?"
         )
     return facts
 

@@ -71,6 +71,7 @@ def _answer(
                 target,
                 Caption(**request["caption"]),
                 on_progress=alive.beat,
+                span=_read_span(request.get("span")),
                 frame_rate=request.get("frame_rate"),
             )
         else:

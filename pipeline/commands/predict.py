@@ -60,7 +60,8 @@ def command(
 ) -> None:
     """Classify video files, or all videos of a folder or archive, with the trained head in RUN.
 
-    A folder of numbered pictures is one video.
+    A folder of numbered pictures is one video. FILE#12.0-15.5 is a part of one, from second 12 to
+    15.5, and FILE#f300-f388 from frame 300 to before 388; "end" stands for the file's end.
     """
     with ProgressBar(quiet=quiet) as bar:
         summary = predict_videos(

@@ -18,7 +18,14 @@ from features.errors import NoClips, VideosNotFound, VideoUnreadable, WeightsMis
 from features.extract import Progress
 from features.places.archives import is_archive, refuse_packed
 from features.places.places import is_folder, is_there, read_pictures_of
-from features.records import LABEL_JOINT, Clip, ClipEmbedding, ClipOutcome, ClipRecord
+from features.records import (
+    LABEL_JOINT,
+    Clip,
+    ClipEmbedding,
+    ClipOutcome,
+    ClipRecord,
+    split_clip_id,
+)
 from pipeline.data.sequences import Float32Array, sequence_from_vectors
 from pipeline.heads.model import predict_clips
 from pipeline.runs.attention import read_attention
@@ -110,8 +117,9 @@ def predict_videos(
     run_path : str or Path
         Folder written by ``train-head``.
     videos : sequence of str or Path
-        Files, of any type; folders of numbered pictures, each one clip; other folders and
-        archives (.zip, .tar), of which every clip is taken.
+        Files, of any type, and parts of them: ``path#12.0-15.5`` in seconds, ``path#f300-f388``
+        in frames, ``end`` for the file's end; folders of numbered pictures, each one clip; other
+        folders and archives (.zip, .tar), of which every clip is taken.
     weights : str or Path, optional
         Where the backbone's weights are now; by default where they were when the store was
         made. They must be the same weights.
@@ -236,21 +244,28 @@ def _list_clips(videos: Iterable[str | Path], frame_rate: float | None) -> list[
     options = FolderOptions(labels=NO_LABELS, frame_rate=frame_rate)
     clips: dict[str, tuple[Clip, str]] = {}
     for video in videos:
-        path = Path(video)
+        path, span = Path(video), ""
+        if not is_there(path):
+            name, span = split_clip_id(str(path))
+            path = Path(name)
         refuse_packed(path)
+        found: Sequence[Clip] = ()
         if is_folder(path) or is_archive(path):
-            for clip in _find_clips(path, options):
-                name = str(clip.path)
-                named = clip.clip_id if clip.path != path else path.name
-                clips[name] = (replace(clip, clip_id=name, group=""), named)
+            found = _find_clips(path, options)
         elif is_there(path):
-            clips[str(path)] = (Clip(str(path), path), path.name)
-        else:
+            found = [Clip(str(path), path)]
+        if not found or (span and found[0].path != path):
             raise VideosNotFound(
-                f"VIDEO must be a video file, or a folder or archive of them. '{path}' does not "
-                "exist.",
+                "VIDEO must be a video file, a part of one such as 'FILE#12.0-15.5', or a folder "
+                f"or archive of files. '{video}' does not exist.",
                 hint="check the path",
             )
+        for clip in found:
+            named = clip.clip_id if clip.path != path else path.name
+            clip = replace(clip, clip_id=str(clip.path), group="")
+            if span:
+                clip, named = _cut(clip, span), path.with_stem(f"{path.stem}#{span}").name
+            clips[clip.clip_id] = (clip, named)
     return list(clips.values())
 
 
@@ -267,6 +282,17 @@ def _find_clips(folder: Path, options: FolderOptions) -> Sequence[Clip]:
             raise
         rate = options.frame_rate
         return [Clip(str(folder), folder, is_pictures=True, frame_rate=rate)]
+
+
+def _cut(clip: Clip, span: str) -> Clip:
+    """Make of a file's clip that of a span, given as in clip ids: in seconds, or f and frames."""
+    name = f"{clip.clip_id}#{span}"
+    start, end = span.split("-")
+    if span.startswith("f"):
+        last = None if end == "end" else int(end[1:])
+        return replace(clip, clip_id=name, start_frame=int(start[1:]), end_frame=last)
+    until = None if end == "end" else float(end)
+    return replace(clip, clip_id=name, start_seconds=float(start), end_seconds=until)
 
 
 def _classify(
