@@ -187,8 +187,13 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Read a table that `write_csv` wrote: one dictionary per row, by column name."""
+    return list(stream_csv(path))
+
+
+def stream_csv(path: Path) -> Iterator[dict[str, str]]:
+    """Read a table that may be large row by row; see `read_csv`."""
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        return list(csv.DictReader(file))
+        yield from csv.DictReader(file)
 
 
 def hash_file(path: Path, on_block: Callable[[], None] = lambda: None) -> str:

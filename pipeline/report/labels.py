@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from features.store.store import Store
-from features.system.files import read_csv, read_json
+from features.system.files import read_json, stream_csv
 from pipeline.report.figures import save_figure
 from pipeline.report.pages import add_pictures, describe_page, write_page
 from pipeline.report.plots import (
@@ -156,7 +156,7 @@ def write_label_comparison_report(
 def _find_often_wrong(folder: Path) -> list[NamedClip]:
     """Find the clips of which most classes are wrong in at least half of the trials."""
     answers: dict[str, list[NamedClip]] = defaultdict(list)
-    for row in read_csv(folder / "predictions.csv"):
+    for row in stream_csv(folder / "predictions.csv"):  # some columns for each class
         answers[row["clip_id"]].append(_read_clip(row))
     clips = []
     for clip_id, given in answers.items():

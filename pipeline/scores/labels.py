@@ -168,7 +168,8 @@ def describe_answer(
 
 def count_cooccurrences(rows: Array) -> Array:
     """Count the clips that have both of two classes; on the diagonal, those that have one."""
-    both: Array = rows.astype(np.int64).T @ rows.astype(np.int64)
+    numbers = rows.astype(np.float64)  # whose product is a hundred times as fast as of integers
+    both: Array = (numbers.T @ numbers).astype(np.int64)
     return both
 
 
