@@ -168,7 +168,7 @@ def describe_answer(
 
 def count_cooccurrences(rows: Array) -> Array:
     """Count the clips that have both of two classes; on the diagonal, those that have one."""
-    numbers = rows.astype(np.float64)  # whose product is a hundred times as fast as of integers
+    numbers = rows.astype(np.float64)  # their product is far quicker than that of integers
     both: Array = (numbers.T @ numbers).astype(np.int64)
     return both
 
