@@ -269,4 +269,5 @@ def test_unseen_actors_and_the_order_of_frames_are_told(tmp_path: Path, weights:
     assert summary.n_unseen_right >= 0.85 * summary.n_unseen
     assert summary.comparison_accuracies["lstm:centred"] >= 0.85
     assert summary.order.accuracy_with > summary.order.accuracy_without
+    assert summary.order.p_value is not None
     assert summary.order.p_value < 0.05

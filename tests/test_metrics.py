@@ -11,6 +11,7 @@ from sklearn import metrics as reference
 from pipeline.scores.metrics import (
     balanced_accuracy,
     calibration_error,
+    calibration_floor,
     count_confusions,
     hits_in_top,
     macro_f1,
@@ -101,6 +102,17 @@ def test_reliability_loses_no_prediction(pairs: list[tuple[float, bool]], n_bins
     assert 0 <= calibration_error(bins) <= every + 1e-9
 
 
+def test_calibrated_heads_show_an_error_as_large_as_the_floor() -> None:
+    rng = np.random.default_rng(2)
+    sure = rng.uniform(0.4, 1.0, size=111)
+    floor = calibration_floor(sure)
+    errors = [calibration_error(reliability_bins(sure, rng.random(111) < sure)) for _ in range(300)]
+    assert floor == pytest.approx(np.mean(errors), abs=0.004)
+    assert 0.06 < floor < 0.12  # few clips: what looks miscalibrated may be noise
+    assert calibration_floor(np.tile(sure, 100)) < floor / 5
+    assert calibration_floor(np.ones(50)) == 0
+
+
 def test_most_frequent_class() -> None:
     assert most_frequent([2, 0, 2, 1]) == 2
     assert most_frequent([3, 1, 3, 1]) == 1  # of equal ones the first
@@ -109,7 +121,9 @@ def test_most_frequent_class() -> None:
 def test_report_of_few_classes_and_of_many() -> None:
     truth = np.array([0, 1, 2, 2])
     groups = ["a", "b", "c", "d"]
-    few = report_scores(np.eye(3)[truth], truth, groups, ["x", "y", "z"], majority=0)
+    few = report_scores(
+        np.eye(3)[truth], truth, groups, ["x", "y", "z"], majority=0, by_facts=["x"] * 4
+    )
     assert few["topk"] == {"top1": 1.0, "top2": 1.0}
     assert few["accuracy"]["mean"] == 1.0
     assert few["reliability"][-1] == {
@@ -119,7 +133,9 @@ def test_report_of_few_classes_and_of_many() -> None:
         "confidence": 1.0,
         "accuracy": 1.0,
     }
-    many = report_scores(np.eye(7)[truth], truth, groups, list("abcdefg"), majority=0)
+    many = report_scores(
+        np.eye(7)[truth], truth, groups, list("abcdefg"), majority=0, by_facts=["a"] * 4
+    )
     assert list(many["topk"]) == ["top1", "top2", "top3", "top4", "top5"]
     assert sum(map(sum, many["confusions"])) == 4
 
@@ -128,12 +144,17 @@ def test_report_tells_what_a_constant_guess_would_get() -> None:
     truth = np.array([0] * 30 + [1] * 10)
     groups = [f"g{i}" for i in range(40)]
     # Right on every clip of the frequent class and on no other: as good as the guess.
-    constant = report_scores(np.tile([0.9, 0.1], (40, 1)), truth, groups, "ab", majority=0)
+    constant = report_scores(
+        np.tile([0.9, 0.1], (40, 1)), truth, groups, "ab", majority=0, by_facts=["a"] * 40
+    )
     assert (constant["majority_class"], constant["majority_accuracy"]) == ("a", 0.75)
     assert constant["accuracy"]["mean"] == 0.75
     assert not constant["above_majority"]
-    perfect = report_scores(np.eye(2)[truth], truth, groups, "ab", majority=0)
+    by_facts = ["a"] * 30 + ["b"] * 10
+    perfect = report_scores(np.eye(2)[truth], truth, groups, "ab", majority=0, by_facts=by_facts)
     assert perfect["above_majority"]
+    # Whoever knows the files knows the classes.
+    assert (perfect["facts_accuracy"], perfect["above_facts"]) == (1.0, False)
     # The training part decides what is named, not the test part.
-    other = report_scores(np.eye(2)[truth], truth, groups, "ab", majority=1)
+    other = report_scores(np.eye(2)[truth], truth, groups, "ab", majority=1, by_facts=by_facts)
     assert (other["majority_class"], other["majority_accuracy"]) == ("b", 0.25)

@@ -15,7 +15,6 @@ from pipeline.commands.console import (
     ProgressBar,
     common_options,
     describe_clips,
-    list_labels,
     list_names,
     options_from,
     overwrite_option,
@@ -76,9 +75,11 @@ def command(
 ) -> None:
     """Train several heads on the same splits of STORE, and rank them.
 
-    Every accuracy has a 95 % interval over groups, and every pair of heads is tested for a
-    difference beyond chance. A comparison that was interrupted continues when it is run
-    again. One that is finished can be given further heads or seeds.
+    Every accuracy has a 95 % interval over groups and seeds, and every pair of heads is tested
+    for a difference beyond chance; with one seed there is no such test. Beside the heads stands
+    what the facts of the files alone give away, such as frame rate and size. A comparison that
+    was interrupted continues when it is run again. One that is finished can be given further
+    heads or seeds.
     """
     with ProgressBar(quiet=quiet, unit="trial") as bar:
         comparison = compare_heads(
@@ -110,12 +111,21 @@ def to_text(comparison: Comparison) -> str:
             f"{head.accuracy.low:.1%} to {head.accuracy.high:.1%}",
             f"{head.balanced_accuracy:.1%}",
             f"{head.macro_f1:.3f}",
-            f"{head.calibration_error:.3f}",
+            f"{head.calibration_error:.3f} ({head.calibration_floor:.3f})",
             str(head.n_parameters),
             f"{head.train_seconds:.1f}",
             f"{head.latency_ms:.2f}",
         ]
         for head in comparison.heads
+    ]
+    rows += [
+        [
+            printable(guess.name),
+            f"{guess.accuracy.mean:.1%}",
+            f"{guess.accuracy.low:.1%} to {guess.accuracy.high:.1%}",
+            *[""] * 6,
+        ]
+        for guess in comparison.guesses
     ]
     header = [
         "head",
@@ -123,7 +133,7 @@ def to_text(comparison: Comparison) -> str:
         "95 % interval",
         "balanced",
         "macro-F1",
-        "ECE",
+        "ECE (noise)",
         "parameters",
         "train s",
         "ms/clip",
@@ -133,8 +143,6 @@ def to_text(comparison: Comparison) -> str:
         format_table(header, rows),
         "",
         _describe_size(comparison),
-        f"Always naming {list_labels(comparison.majority_classes)} would get "
-        f"{comparison.majority_accuracy:.1%}",
         *(printable(verdict) for verdict in comparison.verdicts),
     ]
     lines += _closing_lines(comparison)

@@ -116,9 +116,10 @@ def to_text(summary: RunSummary) -> str:
 def _score_lines(summary: RunSummary, mark: str) -> list[str]:
     return [
         f"{summary.head}: {mark}accuracy {summary.accuracy:.1%} "
-        f"(95 % interval {summary.low:.1%} to {summary.high:.1%}) on {summary.n_test} test clips",
+        f"(95 % interval of this one trained model {summary.low:.1%} to {summary.high:.1%}) on "
+        f"{summary.n_test} test clips",
         f"balanced accuracy {summary.balanced_accuracy:.1%}, macro-F1 {summary.macro_f1:.3f}",
-        *_majority_lines(summary),
+        *_guess_lines(summary),
     ]
 
 
@@ -126,8 +127,8 @@ def _label_lines(summary: RunSummary, scores: LabelScores, mark: str) -> list[st
     """Tell the scores where clips may have several classes."""
     found = scores.mean_average_precision
     lines = [
-        f"{summary.head}: {mark}mean average precision {found.mean:.1%} (95 % interval "
-        f"{found.low:.1%} to {found.high:.1%}) on {summary.n_test} test clips",
+        f"{summary.head}: {mark}mean average precision {found.mean:.1%} (95 % interval of this "
+        f"one trained model {found.low:.1%} to {found.high:.1%}) on {summary.n_test} test clips",
         f"at thresholds chosen on the validation clips: micro-F1 {scores.micro_f1:.3f}, macro-F1 "
         f"{scores.macro_f1:.3f}, all classes of a clip right {scores.exact_match:.1%}",
         f"random probabilities would get {scores.chance:.1%}",
@@ -137,9 +138,19 @@ def _label_lines(summary: RunSummary, scores: LabelScores, mark: str) -> list[st
     return lines
 
 
-def _majority_lines(summary: RunSummary) -> list[str]:
-    guess = list_labels([summary.majority_class])
-    lines = [f"always naming {guess} would get {summary.majority_accuracy:.1%}"]
-    if summary.low <= summary.majority_accuracy:
-        lines.append(f"{summary.head} is not better than always naming {guess}")
+def _guess_lines(summary: RunSummary) -> list[str]:
+    guess = f"always naming {list_labels([summary.majority_class])}"
+    lines = [f"{guess} would get {summary.majority_accuracy:.1%}"]
+    if not summary.above_majority:
+        lines.append(f"{summary.head} is not better than {guess}")
+    if summary.facts_accuracy is not None:
+        lines.append(
+            "file facts alone (frame rate, size, duration, bytes, repeated frames) get "
+            f"{summary.facts_accuracy:.1%}"
+        )
+        if not summary.above_facts:
+            lines.append(
+                f"{summary.head} is not better than that: how the classes were recorded may be all "
+                "that it has learned"
+            )
     return lines

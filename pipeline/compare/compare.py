@@ -29,7 +29,7 @@ from features.system.files import (
 )
 from features.system.versions import describe_environment
 from pipeline.compare.labels import rank_label_heads
-from pipeline.compare.ranking import HeadResult, rank_heads
+from pipeline.compare.ranking import GuessResult, HeadResult, rank_heads
 from pipeline.compare.trials import (
     Trial,
     TrialPlan,
@@ -46,6 +46,7 @@ from pipeline.report.pages import require_videos
 from pipeline.runs.provenance import digest_clips, name_differences
 from pipeline.scores.labels import answer_columns, describe_answer
 from pipeline.scores.paired import HeadPair
+from pipeline.scores.shortcuts import guess_by_facts
 from pipeline.splits.choose import (
     SplitOptions,
     choose_splits,
@@ -78,6 +79,13 @@ class Comparison:
         Best first.
     pairs : tuple of HeadPair
         Every pair of heads.
+    guesses : tuple of GuessResult
+        What is right without a head: always naming the most frequent class, and going by the
+        facts of the files. Empty where clips may have several classes.
+    guess_pairs : tuple of HeadPair
+        Every head against every guess.
+    winner_accuracy : float
+        Of the first head, without what being picked as the best adds.
     verdicts : tuple of str
         What the tests found, in sentences.
     majority_classes : tuple of str
@@ -117,6 +125,9 @@ class Comparison:
     path: str
     heads: tuple[HeadResult, ...]
     pairs: tuple[HeadPair, ...]
+    guesses: tuple[GuessResult, ...]
+    guess_pairs: tuple[HeadPair, ...]
+    winner_accuracy: float
     verdicts: tuple[str, ...]
     majority_classes: tuple[str, ...]
     majority_accuracy: float
@@ -199,7 +210,7 @@ def compare_heads(
     fit : FitOptions
         Epochs, learning rate and class weights.
     seed : int, default 0
-        The first one; also decides the folds and the bootstrap.
+        The first one; also decides the folds, and what the tests draw at random.
     jobs : int, optional
         Processes; by default one per core, at most 8. Does not change results.
     videos : str or Path, optional
@@ -270,12 +281,18 @@ def compare_heads(
             ranking = rank_label_heads(results, splits, targets, groups, classes, seed=seed)
         else:
             indices = {clip_id: classes.index(clips[clip_id].label) for clip_id in known}
-            ranking = rank_heads(results, splits, indices, groups, classes, seed=seed)
+            by_facts = guess_by_facts(store, splits)
+            ranking = rank_heads(
+                results, splits, indices, groups, classes, by_facts=by_facts, seed=seed
+            )
         near_duplicates, n_near_duplicates = find_straddling_duplicates(store, splits)
         comparison = Comparison(
             path=str(out),
             heads=ranking.heads,
             pairs=ranking.pairs,
+            guesses=ranking.guesses,
+            guess_pairs=ranking.guess_pairs,
+            winner_accuracy=ranking.winner_accuracy,
             verdicts=ranking.verdicts,
             majority_classes=ranking.majority_classes,
             majority_accuracy=ranking.majority_accuracy,
@@ -490,8 +507,8 @@ def _write_results(
             {**head, **head["labels"], **head["labels"]["mean_average_precision"]}
             for head in ranked
         ]
-    columns += ["calibration_error", "n_parameters", "train_seconds", "latency_ms", "backwards"]
-    columns += ["shuffled", "n_trials"]
+    columns += ["calibration_error", "calibration_floor", "n_parameters", "train_seconds"]
+    columns += ["latency_ms", "backwards", "shuffled", "n_trials"]
     write_csv(target / "comparison.csv", columns, [[row[c] for c in columns] for row in flat])
     content = {
         "schema": COMPARISON_SCHEMA,

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from features.records import FloatArray
-from pipeline.compare.ranking import BASELINE, HeadResult, Ranking
+from pipeline.compare.ranking import BASELINE, HeadResult, Ranking, describe_winner
 from pipeline.compare.trials import Trial, TrialResult
-from pipeline.scores.intervals import bootstrap_interval
+from pipeline.scores.intervals import accuracy_interval
+from pipeline.scores.joint import Contender
 from pipeline.scores.labels import (
     LabelScores,
     average_precisions,
@@ -24,8 +25,10 @@ from pipeline.scores.labels import (
     micro_f1,
     most_frequent_labels,
 )
-from pipeline.scores.metrics import calibration_error, reliability_bins
+from pipeline.scores.metrics import calibration_error, calibration_floor, reliability_bins
 from pipeline.scores.paired import compare_pairs, summarise_pairs
+from pipeline.scores.variance import overlap_of_folds
+from pipeline.scores.winner import accuracy_of_winner
 from pipeline.splits.split import Split
 
 Array = npt.NDArray[Any]
@@ -52,31 +55,60 @@ def rank_label_heads(
     constants = [most_frequent_labels(np.array([targets[i] for i in s.train])) for s in splits]
     parts = _find_parts(splits)
     guesses = np.repeat(constants, [len(split.test) for split in splits], axis=0)
-    credits: dict[str, FloatArray] = {}
-    heads = []
+    chance = float(_average(parts, [chance_precision(truth[part]) for part in parts])[0])
+    found = []
     for name in dict.fromkeys(trial.head for trial in results):
         mine = {trial: result for trial, result in results.items() if trial.head == name}
         shares, named = _pool(mine, splits)
-        credits[name] = np.mean(
+        credits = np.array(
             [
                 np.concatenate([clip_credits(truth[part], rows[part]) for part in parts])
                 for rows in shares
-            ],
-            axis=0,
+            ]
         )
+        overlap = overlap_of_folds(
+            float(credits.mean()),
+            float(np.mean([result.trained_accuracy for result in mine.values()])),
+            chance,
+            n_folds=len(splits),
+            n_trainings=len(credits),
+        )
+        contender = Contender(name, credits, overlap)
         pooled = _Pooled(shares, named, truth, parts, clip_groups, classes)
-        heads.append(_summarise(name, mine, pooled, credits[name], seed=seed))
-    heads.sort(key=lambda head: (-_mean(head), head.n_parameters))
+        found.append((_summarise(contender, list(mine.values()), pooled, chance), contender))
+    found.sort(key=lambda item: (-_mean(item[0]), item[0].n_parameters))
+    heads = tuple(head for head, _ in found)
+    contenders = [contender for _, contender in found]
     names = [head.name for head in heads]
-    pairs = compare_pairs(names, credits, clip_groups, seed=seed)
-    verdicts = (*summarise_pairs(names, pairs, BASELINE), *_judge_against_chance(heads))
+    pairs = compare_pairs(contenders, clip_groups, BASELINE, seed=seed)
+    winner = accuracy_of_winner([item.hits for item in contenders], clip_groups, seed=seed)
+    verdicts = (
+        *summarise_pairs(names, pairs, BASELINE, n_groups=len(set(clip_groups))),
+        *describe_winner(names, _mean(heads[0]), winner),
+        *_judge_against_chance(heads),
+    )
     return Ranking(
-        heads=tuple(heads),
+        heads=heads,
         pairs=pairs,
+        guesses=(),
+        guess_pairs=(),
         majority_classes=tuple(dict.fromkeys(join_labels(row, classes) for row in constants)),
         majority_accuracy=float((guesses == truth).all(axis=1).mean()),
+        winner_accuracy=winner,
         verdicts=verdicts,
     )
+
+
+def _average(parts: Sequence[slice], values: Sequence[Any]) -> Array:
+    """Average over test parts, each as large as it is, without those that have NaN."""
+    sizes = np.array([part.stop - part.start for part in parts], dtype=np.float64)
+    rows = np.atleast_2d(np.array(values, dtype=np.float64).T).T
+    weights = sizes[:, np.newaxis] * ~np.isnan(rows)
+    totals = weights.sum(axis=0)
+    found: Array = np.where(
+        totals > 0, (weights * np.nan_to_num(rows)).sum(axis=0) / np.maximum(totals, 1), np.nan
+    )
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +121,6 @@ class _Pooled:
     parts: tuple[slice, ...]  # where each test part lies
     groups: Sequence[str]
     classes: Sequence[str]
-
-    def average(self, values: Sequence[Any]) -> Array:
-        """Average over the test parts, each as large as it is, without those that have NaN."""
-        sizes = np.array([part.stop - part.start for part in self.parts], dtype=np.float64)
-        rows = np.atleast_2d(np.array(values, dtype=np.float64).T).T
-        weights = sizes[:, np.newaxis] * ~np.isnan(rows)
-        totals = weights.sum(axis=0)
-        found: Array = np.where(
-            totals > 0, (weights * np.nan_to_num(rows)).sum(axis=0) / np.maximum(totals, 1), np.nan
-        )
-        return found
 
 
 def _find_parts(splits: Sequence[Split]) -> tuple[slice, ...]:
@@ -128,36 +149,31 @@ def _pool(
 
 
 def _summarise(
-    name: str,
-    results: Mapping[Trial, TrialResult],
-    pooled: _Pooled,
-    credits: FloatArray,
-    *,
-    seed: int,
+    contender: Contender, trials: Sequence[TrialResult], pooled: _Pooled, chance: float
 ) -> HeadResult:
     shares, named, truth, groups = pooled.shares, pooled.named, pooled.truth, pooled.groups
-    right = (named == (truth == 1)).all(axis=2).mean(axis=0)
+    right = (named == (truth == 1)).all(axis=2)
     precisions = np.mean(
         [
-            pooled.average([average_precisions(truth[p], rows[p]) for p in pooled.parts])
+            _average(pooled.parts, [average_precisions(truth[p], rows[p]) for p in pooled.parts])
             for rows in shares
         ],
         axis=0,
     )
     by_class = dict(zip(pooled.classes, map(float, precisions), strict=True))
     bins = [reliability_bins(rows.ravel(), truth.ravel()) for rows in shares]
-    score = bootstrap_interval(credits, groups, seed=seed)
-    chance = float(pooled.average([chance_precision(truth[part]) for part in pooled.parts])[0])
-    trials = list(results.values())
+    score = accuracy_interval(contender.hits, groups, overlap=contender.overlap)
     sizes = [len(result.probabilities or ()) for result in trials]
     return HeadResult(
-        name=name,
-        accuracy=bootstrap_interval(right, groups, seed=seed),
+        name=contender.name,
+        accuracy=accuracy_interval(right, groups, overlap=contender.overlap),
         balanced_accuracy=float(np.mean([macro_recall(truth, rows) for rows in named])),
         macro_f1=float(np.mean([macro_f1(truth, rows) for rows in named])),
         calibration_error=float(np.mean([calibration_error(item) for item in bins])),
+        calibration_floor=float(np.mean([calibration_floor(rows.ravel()) for rows in shares])),
         reliability=reliability_bins(shares.ravel(), np.tile(truth.ravel(), len(shares))),
         above_majority=score.low > chance,
+        above_facts=True,
         top5=None,
         backwards=float(np.average([trial.backwards for trial in trials], weights=sizes)),
         shuffled=float(np.average([trial.shuffled for trial in trials], weights=sizes)),

@@ -9,19 +9,31 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.records import FloatArray, IntArray
+from features.records import IntArray
+from features.system.text import format_count
 from pipeline.compare.trials import Trial, TrialResult
-from pipeline.scores.intervals import Score, bootstrap_interval
+from pipeline.scores.intervals import Score, accuracy_interval
+from pipeline.scores.joint import Contender
 from pipeline.scores.labels import LabelScores
 from pipeline.scores.metrics import (
     ReliabilityBin,
     balanced_accuracy,
     calibration_error,
+    calibration_floor,
     macro_f1,
     most_frequent,
     reliability_bins,
 )
-from pipeline.scores.paired import HeadPair, compare_pairs, summarise_pairs
+from pipeline.scores.paired import (
+    HeadPair,
+    compare_pairs,
+    compare_with_guesses,
+    judge_guesses,
+    summarise_pairs,
+)
+from pipeline.scores.shortcuts import FILE_FACTS
+from pipeline.scores.variance import overlap_of_folds
+from pipeline.scores.winner import accuracy_of_winner
 from pipeline.splits.split import Split
 
 # The simplest head: whatever is not better is not worth its time.
@@ -36,14 +48,17 @@ class HeadResult:
     ----------
     name : str
     accuracy : Score
-        Over the tested clips, averaged over seeds; interval by bootstrap over groups.
+        Over the tested clips, averaged over seeds; interval over groups and seeds. Of one seed
+        it is about these trained models.
     balanced_accuracy, macro_f1, calibration_error : float
         Of all test parts together, averaged over seeds.
+    calibration_floor : float
+        The calibration error that a perfectly calibrated head would show on so few clips.
     reliability : tuple of ReliabilityBin
         Of all test parts and seeds together.
-    above_majority : bool
-        Whether the whole interval lies above the accuracy of always naming the most
-        frequent class.
+    above_majority, above_facts : bool
+        Whether it is better, by more than chance, than always naming the most frequent class,
+        and than the facts of the files alone.
     top5 : float or None
         None for five classes or fewer.
     backwards, shuffled : float
@@ -63,8 +78,10 @@ class HeadResult:
     balanced_accuracy: float
     macro_f1: float
     calibration_error: float
+    calibration_floor: float
     reliability: tuple[ReliabilityBin, ...]
     above_majority: bool
+    above_facts: bool
     top5: float | None
     backwards: float
     shuffled: float
@@ -76,17 +93,36 @@ class HeadResult:
 
 
 @dataclass(frozen=True, slots=True)
+class GuessResult:
+    """What is right without a head: always naming a class, or going by the files' facts.
+
+    Attributes
+    ----------
+    name : str
+    accuracy : Score
+        On the same test clips.
+    """
+
+    name: str
+    accuracy: Score
+
+
+@dataclass(frozen=True, slots=True)
 class Ranking:
     """How heads compare, best first, with every pair tested and all this in sentences.
 
     The majority classes are the most frequent ones of the training parts, each once; their
-    accuracy is that of always naming them.
+    accuracy is that of always naming them. `winner_accuracy` is that of the first head without
+    what being picked as the best adds.
     """
 
     heads: tuple[HeadResult, ...]
     pairs: tuple[HeadPair, ...]
+    guesses: tuple[GuessResult, ...]
+    guess_pairs: tuple[HeadPair, ...]
     majority_classes: tuple[str, ...]
     majority_accuracy: float
+    winner_accuracy: float
     verdicts: tuple[str, ...]
 
 
@@ -97,64 +133,121 @@ def rank_heads(
     groups: Mapping[str, str],
     classes: Sequence[str],
     *,
+    by_facts: Sequence[Sequence[str]] | None = None,
     seed: int = 0,
 ) -> Ranking:
     """Summarise trials by head and test every pair of heads.
 
     Best first; of equal heads the smaller one. Every head has the same seeds and splits, and
-    test parts do not overlap.
+    test parts do not overlap. `by_facts` are the answers of `guess_by_facts`.
     """
     ids = [clip_id for split in splits for clip_id in split.test]
     truth = np.array([class_indices[clip_id] for clip_id in ids], dtype=np.int64)
     clip_groups = [groups[clip_id] for clip_id in ids]
     constants = [most_frequent([class_indices[i] for i in split.train]) for split in splits]
-    guesses = np.repeat(constants, [len(split.test) for split in splits])
-    majority_accuracy = float((guesses == truth).mean())
+    answers = np.repeat(constants, [len(split.test) for split in splits])
+    majority_accuracy = float((answers == truth).mean())
     majority_classes = tuple(dict.fromkeys(classes[index] for index in constants))
-    correct: dict[str, FloatArray] = {}
-    summaries = []
+    guesses = [_as_guess(_always_naming(majority_classes), answers == truth)]
+    if by_facts is not None:
+        named = [label for part in by_facts for label in part]
+        right = np.array([classes[index] for index in truth]) == np.array(named)
+        guesses.append(_as_guess(FILE_FACTS, right))
+    found = []
     for name in dict.fromkeys(trial.head for trial in results):
         mine = {trial: result for trial, result in results.items() if trial.head == name}
         pooled = _pool(mine, len(splits))
-        hits = pooled["predicted"] == truth
-        correct[name] = hits.mean(axis=0)
-        accuracy = bootstrap_interval(correct[name], clip_groups, seed=seed)
-        summaries.append(
-            _summarise(
-                name, list(mine.values()), pooled, truth, classes, accuracy, majority_accuracy
-            )
+        hits = (pooled["predicted"] == truth).astype(np.float64)
+        overlap = overlap_of_folds(
+            float(hits.mean()),
+            float(np.mean([result.trained_accuracy for result in mine.values()])),
+            majority_accuracy,
+            n_folds=len(splits),
+            n_trainings=len(hits),
         )
-    summaries.sort(key=lambda head: (-head.accuracy.mean, head.n_parameters))
-    names = [head.name for head in summaries]
-    pairs = compare_pairs(names, correct, clip_groups, seed=seed)
+        found.append((Contender(name, hits, overlap), list(mine.values()), pooled))
+    found.sort(key=lambda item: (-item[0].hits.mean(), item[1][0].n_parameters))
+    heads = [contender for contender, _, _ in found]
+    guess_pairs = compare_with_guesses(heads, guesses, clip_groups, seed=seed)
+    is_above = {(pair.a, pair.b): pair.is_told_apart for pair in guess_pairs}
+    summaries = tuple(
+        _summarise(
+            contender,
+            mine,
+            pooled,
+            truth,
+            clip_groups,
+            above_majority=is_above[contender.name, guesses[0].name],
+            above_facts=is_above.get((contender.name, FILE_FACTS), True),
+            n_classes=len(classes),
+        )
+        for contender, mine, pooled in found
+    )
+    names = [head.name for head in heads]
+    pairs = compare_pairs(heads, clip_groups, BASELINE, seed=seed)
+    winner = accuracy_of_winner([head.hits for head in heads], clip_groups, seed=seed)
     verdicts = [
-        *summarise_pairs(names, pairs, BASELINE),
-        *_judge_against_guess(summaries, majority_classes),
+        *summarise_pairs(names, pairs, BASELINE, n_groups=len(set(clip_groups))),
+        *describe_winner(names, summaries[0].accuracy.mean, winner),
+        *judge_guesses(guess_pairs),
     ]
-    return Ranking(tuple(summaries), pairs, majority_classes, majority_accuracy, tuple(verdicts))
+    return Ranking(
+        heads=summaries,
+        pairs=pairs,
+        guesses=tuple(
+            GuessResult(guess.name, accuracy_interval(guess.hits, clip_groups)) for guess in guesses
+        ),
+        guess_pairs=guess_pairs,
+        majority_classes=majority_classes,
+        majority_accuracy=majority_accuracy,
+        winner_accuracy=winner,
+        verdicts=tuple(verdicts),
+    )
+
+
+def _as_guess(name: str, right: npt.NDArray[np.bool_]) -> Contender:
+    return Contender(name, right[np.newaxis].astype(np.float64))
+
+
+def _always_naming(labels: Sequence[str]) -> str:
+    return f"always naming {' or '.join(repr(label) for label in labels)}"
+
+
+def describe_winner(names: Sequence[str], score: float, winner: float) -> tuple[str, ...]:
+    """Say what the score of the first head owes to being the first."""
+    if len(names) == 1:
+        return ()
+    return (
+        f"{names[0]} comes first of {format_count(len(names), 'head')}, which flatters it: "
+        f"without that, its {score:.1%} would be about {winner:.1%}.",
+    )
 
 
 def _summarise(
-    name: str,
+    contender: Contender,
     results: Sequence[TrialResult],
     pooled: Mapping[str, npt.NDArray[Any]],
     truth: IntArray,
-    classes: Sequence[str],
-    accuracy: Score,
-    majority_accuracy: float,
+    groups: Sequence[str],
+    *,
+    above_majority: bool,
+    above_facts: bool,
+    n_classes: int,
 ) -> HeadResult:
     rows = pooled["predicted"]
     hits = rows == truth
     bins = [reliability_bins(c, h) for c, h in zip(pooled["confidence"], hits, strict=True)]
     return HeadResult(
-        name=name,
-        accuracy=accuracy,
+        name=contender.name,
+        accuracy=accuracy_interval(contender.hits, groups, overlap=contender.overlap),
         balanced_accuracy=float(np.mean([balanced_accuracy(truth, row) for row in rows])),
         macro_f1=float(np.mean([macro_f1(truth, row) for row in rows])),
         calibration_error=float(np.mean([calibration_error(item) for item in bins])),
+        calibration_floor=float(np.mean([calibration_floor(row) for row in pooled["confidence"]])),
         reliability=reliability_bins(pooled["confidence"].ravel(), hits.ravel()),
-        above_majority=accuracy.low > majority_accuracy,
-        top5=float(pooled["in_top5"].mean()) if len(classes) > 5 else None,
+        above_majority=above_majority,
+        above_facts=above_facts,
+        top5=float(pooled["in_top5"].mean()) if n_classes > 5 else None,
         backwards=_average(results, "backwards"),
         shuffled=_average(results, "shuffled"),
         n_parameters=results[0].n_parameters,
@@ -167,19 +260,6 @@ def _summarise(
 def _average(results: Sequence[TrialResult], name: str) -> float:
     values = [getattr(result, name) for result in results]
     return float(np.average(values, weights=[len(result.predicted) for result in results]))
-
-
-def _judge_against_guess(
-    heads: Sequence[HeadResult], majority_classes: Sequence[str]
-) -> tuple[str, ...]:
-    below = [head.name for head in heads if not head.above_majority]
-    if not below:
-        return ()
-    guess = " or ".join(f"'{label}'" for label in majority_classes)
-    if len(below) == len(heads) > 1:
-        return (f"No head is better than always naming {guess}.",)
-    verb = "is" if len(below) == 1 else "are"
-    return (f"{', '.join(below)} {verb} not better than always naming {guess}.",)
 
 
 def _pool(results: Mapping[Trial, TrialResult], n_splits: int) -> dict[str, npt.NDArray[Any]]:

@@ -22,6 +22,7 @@ from pipeline.data.sharing import map_sequences
 from pipeline.heads.model import predict_clips
 from pipeline.heads.registry import HeadOptions
 from pipeline.scores.frameorder import score_orders
+from pipeline.scores.labels import mean_average_precision
 from pipeline.scores.metrics import hits_in_top
 from pipeline.splits.files import split_from_json, split_to_json
 from pipeline.splits.split import Split
@@ -30,6 +31,8 @@ from pipeline.training.options import FitOptions
 
 # Single clips timed for the latency, after one that warms up.
 _TIMED_CLIPS = 20
+# Training clips that a head is tested on, to see how much it has learnt by heart.
+_MOST_TRAINED_TESTED = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class TrialResult:
     predicted: list[int]
     confidence: list[float]  # probability of the predicted class
     in_top5: list[bool]
+    trained_accuracy: float  # on the training clips themselves
     backwards: float  # accuracy with the frames in another order
     shuffled: float
     n_parameters: int
@@ -120,6 +124,7 @@ def run_trial(
         }
     return TrialResult(
         **answers,
+        trained_accuracy=_score_trained(fitted.model, sequences, split, plan.head_options),
         backwards=orders.backwards,
         shuffled=orders.shuffled,
         n_parameters=fitted.model.count_params(),
@@ -129,6 +134,16 @@ def run_trial(
         latency_ms=round(_measure_latency(fitted.model, test, plan.head_options), 3),
         made=describe_environment(),
     )
+
+
+def _score_trained(model: Any, sequences: Sequences, split: Split, options: HeadOptions) -> float:
+    """Test a head on its training clips, or evenly spaced ones of very many."""
+    step = -(-len(split.train) // _MOST_TRAINED_TESTED)
+    trained = take_clips(sequences, split.train[::step])
+    probabilities = predict_clips(model, trained, options)
+    if trained.targets is not None:
+        return mean_average_precision(trained.targets, probabilities)
+    return float((probabilities.argmax(axis=1) == trained.class_indices).mean())
 
 
 def write_plan(path: Path, plan: TrialPlan) -> None:

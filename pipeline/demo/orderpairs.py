@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from features.system.files import read_csv
+from pipeline.scores.joint import Contender
 from pipeline.scores.paired import compare_pairs
+from pipeline.scores.variance import overlap_of_folds
 
 ORDER_PAIRS = (("sit-down", "stand-up"), ("pick-up", "put-down"))
 
@@ -23,8 +25,8 @@ class OrderScores:
     without_order, with_order : str
         Names of a head that cannot see the order of frames, and of one that can.
     accuracy_without, accuracy_with : float
-    p_value : float
-        Of no difference, by a paired test over groups.
+    p_value : float or None
+        Of no difference, by a paired test over groups and seeds; None with one seed.
     n_clips : int
     sentence : str
         What this shows, in one sentence.
@@ -34,7 +36,7 @@ class OrderScores:
     with_order: str
     accuracy_without: float
     accuracy_with: float
-    p_value: float
+    p_value: float | None
     n_clips: int
     sentence: str
 
@@ -43,21 +45,17 @@ def score_order_pairs(comparison: Path, heads: Sequence[str], *, seed: int = 0) 
     """Score two heads, blind to order and not, by the ``predictions.csv`` of a comparison."""
     labels = {label for pair in ORDER_PAIRS for label in pair}
     rows = [row for row in read_csv(comparison / "predictions.csv") if row["label"] in labels]
-    mine = {
-        head: sorted((r for r in rows if r["head"] == head), key=lambda r: r["clip_id"])
-        for head in heads
-    }
-    correct = {
-        head: np.array([row["predicted"] == row["label"] for row in found], dtype=np.float64)
-        for head, found in mine.items()
-    }
+    clips = {row["clip_id"]: row["group"] for row in rows}
+    n_folds = len({row["fold"] for row in rows})
+    found = [_read_answers(head, rows, sorted(clips), n_folds) for head in heads]
+    groups = [clips[clip_id] for clip_id in sorted(clips)]
     without, with_order = heads
-    pair = compare_pairs(
-        [with_order, without], correct, [row["group"] for row in mine[without]], seed=seed
-    )[0]
-    low, high = float(correct[without].mean()), float(correct[with_order].mean())
+    pair = compare_pairs(found[::-1], groups, without, seed=seed)[0]
+    low, high = (float(contender.hits.mean()) for contender in found)
     if high <= low:
         verdict = f"here {with_order} is not better"
+    elif pair.p_value is None:
+        verdict = "whether that is luck in training, one seed cannot tell"
     elif pair.is_told_apart:
         verdict = f"{with_order} is better, by more than chance (p = {pair.p_value:.2g})"
     else:
@@ -69,9 +67,26 @@ def score_order_pairs(comparison: Path, heads: Sequence[str], *, seed: int = 0) 
         accuracy_without=low,
         accuracy_with=high,
         p_value=pair.p_value,
-        n_clips=len(mine[without]),
+        n_clips=len(clips),
         sentence=(
-            f"Of the {len(mine[without])} clips that only the order of frames tells apart "
+            f"Of the {len(clips)} clips that only the order of frames tells apart "
             f"({names}), {with_order} gets {high:.1%} right, {without} {low:.1%}: {verdict}."
         ),
     )
+
+
+def _read_answers(
+    head: str, rows: Sequence[Mapping[str, str]], clips: Sequence[str], n_folds: int
+) -> Contender:
+    """Gather what each seed of a head got right, clip by clip."""
+    right = {
+        (row["seed"], row["clip_id"]): row["predicted"] == row["label"]
+        for row in rows
+        if row["head"] == head
+    }
+    seeds = sorted({seed for seed, _ in right})
+    hits = np.array([[right[seed, clip_id] for clip_id in clips] for seed in seeds], dtype=float)
+    overlap = overlap_of_folds(
+        float(hits.mean()), None, 1 / 2, n_folds=n_folds, n_trainings=len(seeds)
+    )
+    return Contender(head, hits, overlap)

@@ -33,8 +33,9 @@ class RunSummary:
         As given.
     head : str
     accuracy, low, high : float
-        On the test part, with its 95 % interval by bootstrap over groups. Where clips may have
-        several classes, a clip counts as right if all of them are, and no others are named.
+        On the test part, with its 95 % interval over groups, which is about this one trained
+        model: another seed would give another. Where clips may have several classes, a clip counts
+        as right if all of them are, and no others are named.
     balanced_accuracy, macro_f1 : float
         On the test part.
     n_train, n_val, n_test : int
@@ -72,6 +73,12 @@ class RunSummary:
         Classes without a clip in a part, by part: "train", "val", "test".
     labels : LabelScores or None
         Scores where clips may have several classes; None where every clip has one.
+    above_majority, above_facts : bool
+        Whether this model is better, by more than chance, than always naming the majority class,
+        and than the facts of the files alone.
+    facts_accuracy : float or None
+        Of a small classifier that knows the facts of the files, such as frame rate and size,
+        and no picture; None in runs of earlier versions.
     """
 
     path: str
@@ -104,6 +111,9 @@ class RunSummary:
     n_classes: int = 0
     classes_without: dict[str, list[str]] = field(default_factory=dict)
     labels: LabelScores | None = None
+    above_majority: bool = True
+    above_facts: bool = True
+    facts_accuracy: float | None = None
 
     @property
     def is_multilabel(self) -> bool:

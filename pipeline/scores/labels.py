@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.records import LABEL_JOINT, FloatArray
-from pipeline.scores.intervals import Score, bootstrap_interval
+from pipeline.scores.intervals import Score, accuracy_interval
 
 # Where no validation clip has a class, and nothing can be chosen.
 DEFAULT_THRESHOLD = 0.5
@@ -181,20 +181,17 @@ def report_label_scores(
     thresholds: Sequence[float],
     *,
     majority: Array,
-    seed: int = 0,
 ) -> tuple[dict[str, Any], LabelScores]:
     """Gather every score of one head on its test part, as JSON and in short.
 
     All arrays have shape (n_clips, n_classes); `majority` is the `most_frequent_labels` of the
-    training part, and the seed is that of the bootstrap.
+    training part.
     """
     named = probabilities >= np.asarray(thresholds)
     right = (named == (truth == 1)).all(axis=1)
     precisions = average_precisions(truth, probabilities)
     scores = LabelScores(
-        mean_average_precision=bootstrap_interval(
-            clip_credits(truth, probabilities), groups, seed=seed
-        ),
+        mean_average_precision=accuracy_interval(clip_credits(truth, probabilities), groups),
         chance=chance_precision(truth),
         micro_f1=micro_f1(truth, named),
         macro_f1=macro_f1(truth, named),
@@ -214,7 +211,7 @@ def report_label_scores(
     ]
     content = {
         **asdict(scores),
-        "accuracy": asdict(bootstrap_interval(right, groups, seed=seed)),
+        "accuracy": asdict(accuracy_interval(right, groups)),
         "balanced_accuracy": macro_recall(truth, named),
         "majority_class": join_labels(majority, classes),
         "majority_accuracy": float((truth == majority).all(axis=1).mean()),

@@ -10,10 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from features.records import IntArray
-from pipeline.scores.intervals import bootstrap_interval
+from pipeline.scores.intervals import accuracy_interval
+from pipeline.scores.joint import Contender
+from pipeline.scores.paired import compare_with_guesses
+from pipeline.scores.shortcuts import FILE_FACTS
 
 # People ask for the first few guesses only.
 _MOST_GUESSES = 5
+# Calibrated heads that are drawn.
+_CALIBRATED = 200
+_CALIBRATED_AT_ONCE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +133,25 @@ def calibration_error(bins: Sequence[ReliabilityBin]) -> float:
     return sum(gaps) / sum(item.n for item in bins)
 
 
+def calibration_floor(confidence: npt.ArrayLike, *, n_bins: int = 10) -> float:
+    """Say which calibration error a perfectly calibrated head would show on so many clips.
+
+    Chance alone keeps the share of right answers in a bin from its mean confidence, the more so
+    the fewer clips there are. Here it is drawn whether each clip is right, with the probability
+    that the head gives (Bröcker and Smith, "Increasing the reliability of reliability
+    diagrams", Weather and Forecasting 22, 2007).
+    """
+    sure = np.asarray(confidence, dtype=float)
+    bins = np.clip(np.ceil(sure * n_bins - 1e-9).astype(int) - 1, 0, n_bins - 1)
+    is_in = np.eye(n_bins)[bins]  # (n_clips, n_bins)
+    rng = np.random.default_rng(0)
+    excess = [
+        ((rng.random((_CALIBRATED_AT_ONCE, len(sure))) < sure) - sure) @ is_in
+        for _ in range(_CALIBRATED // _CALIBRATED_AT_ONCE)
+    ]
+    return float(np.abs(np.concatenate(excess)).sum(axis=1).mean() / len(sure))
+
+
 def report_scores(
     probabilities: npt.NDArray[Any],
     truth: IntArray,
@@ -134,20 +159,30 @@ def report_scores(
     classes: Sequence[str],
     *,
     majority: int,
+    by_facts: Sequence[str],
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Gather every score of one head on its test part, ready for JSON.
+    """Gather every score of one trained head on its test part, ready for JSON.
 
     `probabilities` have shape (n_clips, n_classes), `majority` is the `most_frequent` class of
-    the training part, and the seed is that of the bootstrap.
+    the training part, and `by_facts` are the answers of `guess_by_facts`.
     """
     predicted = probabilities.argmax(axis=1)
     correct = predicted == truth
-    accuracy = bootstrap_interval(correct, groups, seed=seed)
-    majority_accuracy = float((truth == majority).mean())
-    bins = reliability_bins(probabilities.max(axis=1), correct)
+    confidence = probabilities.max(axis=1)
+    bins = reliability_bins(confidence, correct)
+    facts_right = np.array([classes[index] for index in truth]) == np.array(by_facts)
+    head, constant, facts = (
+        Contender(name, right[np.newaxis].astype(np.float64))
+        for name, right in (
+            ("", correct),
+            (classes[majority], truth == majority),
+            (FILE_FACTS, facts_right),
+        )
+    )
+    against = compare_with_guesses([head], [constant, facts], groups, seed=seed)
     return {
-        "accuracy": asdict(accuracy),
+        "accuracy": asdict(accuracy_interval(correct, groups)),
         "balanced_accuracy": balanced_accuracy(truth, predicted),
         "macro_f1": macro_f1(truth, predicted),
         "topk": {
@@ -155,10 +190,13 @@ def report_scores(
             for k in range(1, min(_MOST_GUESSES, len(classes) - 1) + 1)
         },
         "calibration_error": calibration_error(bins),
+        "calibration_floor": calibration_floor(confidence),
         "reliability": [asdict(item) for item in bins],
         "majority_class": classes[majority],
-        "majority_accuracy": majority_accuracy,
-        "above_majority": accuracy.low > majority_accuracy,
+        "majority_accuracy": float(constant.hits.mean()),
+        "above_majority": against[0].is_told_apart,
+        "facts_accuracy": float(facts.hits.mean()),
+        "above_facts": against[1].is_told_apart,
         "classes": [asdict(score) for score in score_classes(truth, predicted, classes)],
         "confusions": count_confusions(truth, predicted, len(classes)).tolist(),
     }

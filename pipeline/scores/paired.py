@@ -1,28 +1,21 @@
-"""Paired tests: which heads differ by more than chance on the same clips."""
+"""Paired tests: which heads differ by more than chance on the same clips, in sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 
-from features.records import FloatArray
+from features.system.text import format_count
 from pipeline.scores.intervals import difference_interval
-
-# Up to this many differing groups all sign patterns are tried, beyond it random ones.
-_MOST_EXACT_GROUPS = 14
-_RANDOM_FLIPS = 20_000
-_FLIPS_AT_ONCE = 1000
-# The chance of a false alarm that people commonly accept.
-_ALPHA = 0.05
+from pipeline.scores.joint import ALPHA, Contender, judge_pairs
 
 
 @dataclass(frozen=True, slots=True)
 class HeadPair:
-    """Two heads on the same clips.
+    """Two heads on the same clips, or a head and a guess.
 
     Attributes
     ----------
@@ -32,10 +25,14 @@ class HeadPair:
         Accuracy of `a` minus that of `b`.
     low, high : float
         Its 95 % interval, not corrected for the number of pairs.
-    p_value : float
-        Two-sided, by a permutation test that flips whole groups.
-    p_adjusted : float
-        After Holm's correction for all pairs of the comparison.
+    p_value : float or None
+        Two-sided, by a permutation test that flips whole groups. None if the heads were trained
+        once: how much of the difference is luck in training is not known then.
+    p_adjusted : float or None
+        Corrected for all pairs that were tested together.
+    least_found : float or None
+        No difference below this could have been told from chance. None if none could at all, or
+        the heads were trained once.
     verdict : str
         One sentence.
     """
@@ -45,97 +42,93 @@ class HeadPair:
     difference: float
     low: float
     high: float
-    p_value: float
-    p_adjusted: float
+    p_value: float | None
+    p_adjusted: float | None
+    least_found: float | None
     verdict: str
 
     @property
     def is_told_apart(self) -> bool:
         """Whether `a` is better than `b` by more than chance."""
-        return self.difference > 0 and self.p_adjusted < _ALPHA
+        return self.difference > 0 and self.p_adjusted is not None and self.p_adjusted < ALPHA
 
 
 def compare_pairs(
-    names: Sequence[str],
-    correct: Mapping[str, FloatArray],
+    contenders: Sequence[Contender], groups: Sequence[str], baseline: str, *, seed: int = 0
+) -> tuple[HeadPair, ...]:
+    """Test every pair of heads, best first; those with the baseline are a family of their own.
+
+    Pairs without the best head are tested as well: which head is best was found on the
+    same clips, so a test that is told which one it was would be biased.
+    """
+    pairs = list(combinations(range(len(contenders)), 2))
+    planned = [baseline in (contenders[i].name, contenders[j].name) for i, j in pairs]
+    return _test(contenders, pairs, groups, planned, seed, are_heads=True)
+
+
+def compare_with_guesses(
+    heads: Sequence[Contender],
+    guesses: Sequence[Contender],
     groups: Sequence[str],
     *,
     seed: int = 0,
 ) -> tuple[HeadPair, ...]:
-    """Test every pair of heads, in the order of `names`, best first.
+    """Test every head against every guess, which is `b`, all together.
 
-    `correct` says of each head and clip whether it was right, or the share of runs in which it
-    was. Pairs without the best head are tested as well: which head is best was found on the
-    same clips, so a test that is told which one it was would be biased.
+    Heads that were trained once are tested as the trained models that they are.
     """
-    pairs = list(combinations(names, 2))
+    pairs = [(i, len(heads) + j) for j in range(len(guesses)) for i in range(len(heads))]
+    together = [*heads, *guesses]
+    return _test(together, pairs, groups, [True] * len(pairs), seed, are_heads=False)
+
+
+def _test(
+    contenders: Sequence[Contender],
+    pairs: Sequence[tuple[int, int]],
+    groups: Sequence[str],
+    planned: Sequence[bool],
+    seed: int,
+    *,
+    are_heads: bool,
+) -> tuple[HeadPair, ...]:
     if not pairs:
         return ()
-    _, membership = np.unique(np.asarray(groups, dtype=object), return_inverse=True)
-    differences = [correct[a] - correct[b] for a, b in pairs]
-    by_group = [np.bincount(membership, weights=values) for values in differences]
-    p_values = flip_tests(np.column_stack(by_group), seed=seed)
+    is_tested = not are_heads or all(len(contender.hits) > 1 for contender in contenders)
+    test = judge_pairs(contenders, pairs, groups, planned=planned, seed=seed) if is_tested else None
     found = []
-    for (a, b), values, p_value, p_adjusted in zip(
-        pairs, differences, p_values, adjust_p_values(p_values), strict=True
-    ):
-        score = difference_interval(values, groups, seed=seed)
-        verdict = _say(a, b, score.mean, p_adjusted)
+    for number, (i, j) in enumerate(pairs):
+        one, other = contenders[i], contenders[j]
+        overlap = max(one.overlap, other.overlap)
+        score = difference_interval(one.hits, other.hits, groups, overlap=overlap)
+        p_adjusted = None if test is None else float(test.p_adjusted[number])
+        can_be_found = test is not None and test.least_found[number] <= 1
         found.append(
-            HeadPair(a, b, score.mean, score.low, score.high, p_value, p_adjusted, verdict)
+            HeadPair(
+                a=one.name,
+                b=other.name,
+                difference=score.mean,
+                low=score.low,
+                high=score.high,
+                p_value=None if test is None else float(test.p_values[number]),
+                p_adjusted=p_adjusted,
+                least_found=float(test.least_found[number]) if test and can_be_found else None,
+                verdict=_say(one.name, other.name, score.mean, p_adjusted),
+            )
         )
     return tuple(found)
 
 
-def flip_tests(differences: npt.ArrayLike, *, seed: int = 0) -> list[float]:
-    """Test whether paired differences could be chance, by flipping the signs of groups.
-
-    Fisher's randomisation test for pairs ("The Design of Experiments", 1935, section 21),
-    with whole groups as units: clips of one group are right and wrong together. Takes what one
-    head got right of each group more than the other, shape (n_groups, n_tests), and returns
-    two-sided p-values: the share of sign patterns whose sum is at least as far from 0.
-    `scipy.stats.permutation_test` gives the same where all patterns are tried, but takes 25
-    times as long or more.
-    """
-    columns = np.asarray(differences, dtype=np.float64)
-    p_values = np.ones(columns.shape[1])
-    differing = (np.abs(columns) > 1e-12).sum(axis=0)
-    observed = np.abs(columns.sum(axis=0)) - 1e-9
-    for test in np.flatnonzero((differing > 0) & (differing <= _MOST_EXACT_GROUPS)):
-        values = columns[np.abs(columns[:, test]) > 1e-12, test]
-        patterns = np.arange(2 ** len(values))[:, np.newaxis] >> np.arange(len(values))
-        p_values[test] = (np.abs(_signs(patterns) @ values) >= observed[test]).mean()
-    many = np.flatnonzero(differing > _MOST_EXACT_GROUPS)
-    if len(many):
-        rng = np.random.default_rng(seed)
-        n_extreme = np.zeros(len(many))
-        for _ in range(_RANDOM_FLIPS // _FLIPS_AT_ONCE):
-            flips = rng.integers(2, size=(_FLIPS_AT_ONCE, len(columns)), dtype=np.int8)
-            sums = np.abs(_signs(flips) @ columns[:, many])
-            n_extreme += (sums >= observed[many]).sum(axis=0)
-        # The observed pattern is one of the possible ones, so p is never 0.
-        p_values[many] = (n_extreme + 1) / (_RANDOM_FLIPS + 1)
-    return [float(value) for value in p_values]
-
-
-def adjust_p_values(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values for being many, by Holm's step-down method.
-
-    Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
-    Statistics 6, 1979: the chance of any false alarm stays below that of a single test.
-    """
-    adjusted = [1.0] * len(p_values)
-    largest = 0.0
-    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
-
-
 def summarise_pairs(
-    names: Sequence[str], pairs: Sequence[HeadPair], baseline: str
+    names: Sequence[str], pairs: Sequence[HeadPair], baseline: str, *, n_groups: int
 ) -> tuple[str, ...]:
-    """Say in plain sentences which heads are better than which, the baseline among them or not."""
+    """Say in plain sentences which heads are better than which, and what could not be found."""
+    if not pairs:
+        return ()
+    if any(pair.p_adjusted is None for pair in pairs):
+        return (
+            "Every head was trained with one seed. How much of a difference is luck in training "
+            "is not known, so no head is called better than another; --seeds 3 tells.",
+        )
     told_apart = [pair for pair in pairs if pair.is_told_apart]
     sentences = []
     for name in names:
@@ -146,25 +139,54 @@ def summarise_pairs(
         ]
         if beaten:
             sentences.append(f"{name} is better than {', '.join(beaten)}.")
-    takes_part = len(names) > 1 and baseline in names
-    if takes_part and all(pair.b != baseline for pair in told_apart):
+    if baseline in names and all(pair.b != baseline for pair in told_apart):
         sentences.append(f"No head is better than {baseline} here.")
-    if pairs and not told_apart:
+    if not told_apart:
         sentences.append("No head is better than another here.")
+    if len(told_apart) < len(pairs):
+        sentences.append(_say_limit(len(names), pairs, n_groups))
     return tuple(sentences)
 
 
-def _signs(bits: npt.NDArray[np.integer]) -> FloatArray:
-    return 2 * (bits & 1).astype(np.float64) - 1
+def judge_guesses(pairs: Sequence[HeadPair]) -> tuple[str, ...]:
+    """Say which heads are not better than which guess."""
+    sentences = []
+    for guess in dict.fromkeys(pair.b for pair in pairs):
+        mine = [pair for pair in pairs if pair.b == guess]
+        below = [pair.a for pair in mine if not pair.is_told_apart]
+        if len(below) == len(mine) > 1:
+            sentences.append(f"No head is better than {guess}.")
+        elif below:
+            verb = "is" if len(below) == 1 else "are"
+            sentences.append(f"{', '.join(below)} {verb} not better than {guess}.")
+    return tuple(sentences)
+
+
+def _say_limit(n_heads: int, pairs: Sequence[HeadPair], n_groups: int) -> str:
+    given = f"With {format_count(n_groups, 'group')} and {n_heads} heads"
+    least = sorted(pair.least_found for pair in pairs if pair.least_found is not None)
+    if not least:
+        return f"{given} no difference could have been found, however large."
+    middle = float(np.median([*least, *[1.0] * (len(pairs) - len(least))]))
+    text = f"{given} a difference below {_points(least[0])} could not have been found"
+    if len(pairs) > 1 and middle > least[0] + 0.0005:
+        text += f", and for half of the pairs none below {_points(middle)}"
+    return f"{text}."
 
 
 def _points(difference: float) -> str:
     return f"{100 * difference:.1f} points"
 
 
-def _say(a: str, b: str, difference: float, p_adjusted: float) -> str:
+def _say(a: str, b: str, difference: float, p_adjusted: float | None) -> str:
     if abs(difference) < 1e-12:
         return f"{a} and {b} got equally many clips right."
-    if p_adjusted < _ALPHA:
-        return f"{a} is better than {b} by {_points(difference)} (p = {p_adjusted:.2g})."
-    return f"{a} leads {b} by {_points(difference)}, which may be chance (p = {p_adjusted:.2g})."
+    lead = f"{a} leads {b} by {_points(difference)}"
+    if difference < 0:
+        lead = f"{b} leads {a} by {_points(-difference)}"
+    if p_adjusted is None:
+        return f"{lead}; one seed cannot tell whether it is better."
+    if p_adjusted >= ALPHA:
+        return f"{lead}, which may be chance (p = {p_adjusted:.2g})."
+    better = f"{a} is better than {b}" if difference > 0 else f"{b} is better than {a}"
+    return f"{better} by {_points(abs(difference))} (p = {p_adjusted:.2g})."

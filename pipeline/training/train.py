@@ -21,6 +21,7 @@ from pipeline.runs.run import RUN_FILE, RunSummary, read_run
 from pipeline.scores.frameorder import score_orders
 from pipeline.scores.labels import LabelScores, most_frequent_labels, report_label_scores
 from pipeline.scores.metrics import most_frequent, report_scores
+from pipeline.scores.shortcuts import guess_by_facts
 from pipeline.splits.choose import SplitOptions, choose_split, count_unlabelled, usable_clips
 from pipeline.splits.leaks import find_straddling_duplicates
 from pipeline.splits.split import find_class_gaps, list_classes
@@ -67,7 +68,7 @@ def train_head(
     fit : FitOptions
         Epochs, learning rate and class weights.
     seed : int, default 0
-        Decides the split, the first weights, dropout, the order of clips and the bootstrap.
+        Decides the split, the first weights, dropout and the order of clips.
         Sets the global random seeds of Python, NumPy and the Keras backend.
     threads : int, optional
         Most threads of the Keras backend; only before Keras is imported.
@@ -192,6 +193,7 @@ def _train_into(
             test_groups,
             plan.classes,
             majority=most_frequent(train.class_indices),
+            by_facts=guess_by_facts(plan.store, [split])[0],
             seed=plan.seed,
         )
     else:
@@ -202,7 +204,6 @@ def _train_into(
             plan.classes,
             fitted.thresholds or (),
             majority=most_frequent_labels(train.truth),
-            seed=plan.seed,
         )
     orders = score_orders(fitted.model, test, plan.head_options, seed=plan.seed)
     scores["frame_order"] = asdict(orders)
@@ -238,6 +239,9 @@ def _train_into(
         n_classes=len(list_classes(labelled)),
         classes_without=find_class_gaps(labelled, [split]),
         labels=labels,
+        above_majority=scores.get("above_majority", True),
+        above_facts=scores.get("above_facts", True),
+        facts_accuracy=scores.get("facts_accuracy"),
     )
     with report_unwritable(target):
         write_run(folder, plan, fitted, test, probabilities, scores, summary)
