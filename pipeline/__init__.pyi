@@ -1,6 +1,7 @@
 from .compare.compare import Comparison as Comparison
 from .compare.compare import TrialProgress as TrialProgress
 from .compare.compare import compare_heads as compare_heads
+from .compare.ranking import GuessResult as GuessResult
 from .compare.ranking import HeadResult as HeadResult
 from .demo.demo import DemoOptions as DemoOptions
 from .demo.demo import DemoSummary as DemoSummary

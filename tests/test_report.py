@@ -202,7 +202,8 @@ def test_comparison_page_shows_the_numbers_of_the_json(comparison_path: Path) ->
             assert page.numbers[f"{head['name']}.accuracy.{name}"] == [head["accuracy"][name]]
         for name in ("balanced_accuracy", "macro_f1", "calibration_error", "latency_ms"):
             assert page.numbers[f"{head['name']}.{name}"] == [head[name]]
-    assert page.numbers["majority_accuracy"] == [content["majority_accuracy"]]
+    for name, guess in zip(("majority", "facts"), content["guesses"], strict=True):
+        assert page.numbers[f"{name}.accuracy.mean"] == [guess["accuracy"]["mean"]]
     for verdict in content["verdicts"]:
         assert printable(verdict) in page.text
     for pair in content["pairs"]:

@@ -210,7 +210,7 @@ def _as_guess(name: str, right: npt.NDArray[np.bool_]) -> Contender:
 
 
 def _always_naming(labels: Sequence[str]) -> str:
-    return f"always naming {' or '.join(repr(label) for label in labels)}"
+    return "always naming " + " or ".join(f"'{label}'" for label in labels)
 
 
 def describe_winner(names: Sequence[str], score: float, winner: float) -> tuple[str, ...]:
