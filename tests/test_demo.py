@@ -192,15 +192,17 @@ def test_both_pairs_that_differ_in_order_only_are_drawn() -> None:
 def test_the_sentence_follows_the_numbers(
     tmp_path: Path, right: dict[str, int], accuracies: tuple[float, float], text: str
 ) -> None:
-    columns = ["head", "clip_id", "group", "label", "predicted"]
+    columns = ["head", "seed", "fold", "clip_id", "group", "label", "predicted"]
     with (tmp_path / "predictions.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         for head in DEMO_HEADS:
             for actor in range(12):
                 predicted = "sit-down" if actor < right[head] else "stand-up"
-                writer.writerow([head, f"{actor}.avi", f"p{actor}", "sit-down", predicted])
-                writer.writerow([head, f"w{actor}.avi", f"p{actor}", "walk", "walk"])
+                for seed in (0, 1):
+                    row = [head, seed, 1, f"{actor}.avi", f"p{actor}", "sit-down", predicted]
+                    writer.writerow(row)
+                    writer.writerow([head, seed, 1, f"w{actor}.avi", f"p{actor}", "walk", "walk"])
     scores = score_order_pairs(tmp_path, DEMO_HEADS)
     assert (scores.accuracy_without, scores.accuracy_with) == pytest.approx(accuracies)
     assert scores.n_clips == 12
