@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from simulated_heads import (
     World,
-    draw_samples,
     measure_coverage,
-    measure_false_alarms,
-    measure_power,
 )
-
-from pipeline.scores.intervals import accuracy_interval
-from pipeline.scores.winner import accuracy_of_winner
 
 # How many cases are simulated, and by how many percentage points the bounds are wider for few.
 SIMULATED = pytest.mark.parametrize(

@@ -233,8 +233,11 @@ def test_unknown_groups_stand_at_the_top(run_path: Path, store_path: Path, tmp_p
     before = Page(run_path / "report.html").text
     assert "Groups unknown" not in before
     assert "from other groups" in before
-    page = write_changed(run_path, store_path, tmp_path, {"groups_known": False})
-    assert "Groups unknown" in page.text[: page.text.index("What was trained")]
+    doubts = ["Groups unknown for 3 of 9 clips: each of them counts as its own group"]
+    summary = {**read_json(run_path / "run.json")["summary"], "group_doubts": doubts}
+    changes = {"groups_known": False, "summary": summary}
+    page = write_changed(run_path, store_path, tmp_path, changes)
+    assert "Groups unknown for 3 of 9 clips" in page.text[: page.text.index("What was trained")]
     assert "from other groups" not in page.text
 
 

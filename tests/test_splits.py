@@ -13,7 +13,12 @@ from stage2_helpers import make_clip, make_clips
 from features.errors import OptionInvalid, SplitImpossible, SplitLeaks
 from features.records import ClipRecord
 from pipeline.splits.folds import split_into_folds
-from pipeline.splits.groups import assign_groups, cut_part, groups_are_known
+from pipeline.splits.groups import (
+    assign_groups,
+    cut_part,
+    find_group_doubts,
+    groups_are_known,
+)
 from pipeline.splits.holdout import split_by_column, split_by_groups
 from pipeline.splits.leaks import find_leaks, require_no_leaks
 from pipeline.splits.split import Split
@@ -198,3 +203,28 @@ def test_cut_part_is_quick_for_many_groups() -> None:
     chosen = cut_part(clips, assign_groups(clips), 0.2, seed=0)
     counts = np.unique([name.partition("_")[0] for name in chosen], return_counts=True)[1]
     assert counts.tolist() == [5] * 40
+
+
+def test_doubts_about_groups_are_said() -> None:
+    known = make_clips(n_groups=2)
+    groups = assign_groups(known)
+    assert find_group_doubts(known, groups) == ()
+    mixed = [replace(known[0], group=""), *known[1:]]
+    (doubt,) = find_group_doubts(mixed, assign_groups(mixed))
+    assert doubt.startswith(f"Groups unknown for 1 of {len(known)} clips: each of them counts")
+    alone = [replace(clip, group="") for clip in known]
+    (doubt,) = find_group_doubts(alone, assign_groups(alone))
+    assert doubt.startswith("Groups unknown: every clip counts as its own group")
+    regex = r"(v_\w+)\.avi"
+    (doubt,) = find_group_doubts(known, assign_groups(known, regex), regex)
+    assert doubt.startswith("Groups of one: every clip is a group of its own by --group-regex")
+
+
+def test_two_persons_in_one_name_are_noticed() -> None:
+    clips = [
+        make_clip(f"fight/{name}.avi", "fight", name.partition("_")[0])
+        for name in ("person01_d1", "person01_person02", "person02_d1", "person03_d1")
+    ]
+    (doubt,) = find_group_doubts(clips, assign_groups(clips))
+    assert doubt.startswith("Two groups in one name: 1 clip names another group")
+    assert "'fight/person01_person02.avi', of 'person01', which names 'person02'" in doubt

@@ -346,9 +346,11 @@ def test_unknown_groups_are_admitted(tmp_path: Path) -> None:
     store = write_store(tmp_path / "s.h5", clips)
     summary = train_head(store, tmp_path / "run", **ONE_EPOCH)
     assert not summary.groups_known
+    assert summary.group_doubts[0].startswith("Groups unknown: every clip counts as its own group")
     by_name = SplitOptions(group_regex=r"(v_\w+_g\d+)")
     known = train_head(store, tmp_path / "run2", **ONE_EPOCH, split=by_name)
     assert known.groups_known
+    assert known.group_doubts == ()
 
 
 def test_errors_come_before_any_work(store_path: Path, tmp_path: Path) -> None:

@@ -255,7 +255,6 @@ def list_some(texts: Sequence[str]) -> list[str]:
 
 def describe_clips(result: RunSummary | Comparison, n_test: int) -> list[str]:
     """Say which clips a result is not about, and which ones make it look better than it is."""
-    from pipeline.report.pages import GROUPS_UNKNOWN
     from pipeline.splits.leaks import describe_near_duplicates
     from pipeline.splits.split import describe_class_gaps
 
@@ -276,8 +275,7 @@ def describe_clips(result: RunSummary | Comparison, n_test: int) -> list[str]:
     lines += describe_class_gaps(
         result.classes_without, result.n_classes, is_multilabel=result.is_multilabel
     )
-    if not result.groups_known:
-        lines.append(GROUPS_UNKNOWN)
+    lines += result.group_doubts
     text = describe_near_duplicates(result.near_duplicates, result.n_near_duplicates, n_test)
     return [*lines, text] if text else lines
 

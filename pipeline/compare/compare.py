@@ -55,6 +55,7 @@ from pipeline.splits.choose import (
     usable_clips,
 )
 from pipeline.splits.files import split_to_json, write_split
+from pipeline.splits.groups import find_group_doubts
 from pipeline.splits.leaks import NearDuplicate, find_straddling_duplicates
 from pipeline.splits.split import Split, find_class_gaps, list_classes
 from pipeline.training.fit import require_class_weights, require_memory_for_fit
@@ -118,6 +119,8 @@ class Comparison:
         Classes of the store's clips.
     classes_without : dict of str to list of str
         Classes without a clip in a part of any split, by part: "train", "val", "test".
+    group_doubts : tuple of str
+        Why groups may not be what keeps clips of one source on one side of a split.
     is_multilabel : bool
         Whether clips may have several classes.
     """
@@ -149,6 +152,7 @@ class Comparison:
     n_unlabelled: int = 0
     n_classes: int = 0
     classes_without: dict[str, list[str]] = field(default_factory=dict)
+    group_doubts: tuple[str, ...] = ()
     is_multilabel: bool = False
 
 
@@ -314,6 +318,7 @@ def compare_heads(
             n_unlabelled=count_unlabelled(store),
             n_classes=len(list_classes(clips.values())),
             classes_without=find_class_gaps(list(clips.values()), splits),
+            group_doubts=find_group_doubts(list(clips.values()), groups, split.group_regex),
             is_multilabel=is_multilabel(store),
         )
         with report_unwritable(target):

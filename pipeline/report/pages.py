@@ -23,10 +23,6 @@ from pipeline.splits.split import describe_class_gaps
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-GROUPS_UNKNOWN = (
-    "Groups unknown: every clip counts as its own group. If several clips come from one source "
-    "video, this accuracy is too high; say which clips belong together with --group-regex or a CSV"
-)
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
@@ -124,7 +120,7 @@ def describe_page(
             summary.get("n_classes", 0),
             is_multilabel=is_multilabel,
         ),
-        "groups_unknown": GROUPS_UNKNOWN.partition(": ")[2],
+        "group_doubts": [text.partition(": ") for text in summary.get("group_doubts", ())],
         "backbone": f"{backbone.name} alpha {backbone.alpha:g}, {backbone.size_px} px",
         "sampling": str(made.sampling),
     }

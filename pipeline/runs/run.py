@@ -79,6 +79,8 @@ class RunSummary:
     facts_accuracy : float or None
         Of a small classifier that knows the facts of the files, such as frame rate and size,
         and no picture; None in runs of earlier versions.
+    group_doubts : tuple of str
+        Why groups may not be what keeps clips of one source on one side of the split.
     """
 
     path: str
@@ -114,6 +116,7 @@ class RunSummary:
     above_majority: bool = True
     above_facts: bool = True
     facts_accuracy: float | None = None
+    group_doubts: tuple[str, ...] = ()
 
     @property
     def is_multilabel(self) -> bool:

@@ -6,6 +6,7 @@ move between the parts of a split, never single clips.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,8 +15,11 @@ import numpy.typing as npt
 
 from features.clips.groups import match_groups
 from features.records import ClipRecord
+from features.system.text import printable
 
 Groups = dict[str, str]
+
+_REMEDY = "this accuracy is too high; say which clips belong together with --group-regex or a CSV"
 
 
 def assign_groups(clips: Sequence[ClipRecord], group_regex: str | None = None) -> Groups:
@@ -43,6 +47,55 @@ def groups_are_known(groups: Mapping[str, str]) -> bool:
     Otherwise clips of one source may stand on both sides of a split without anyone noticing.
     """
     return all(group != clip_id for clip_id, group in groups.items())
+
+
+def find_group_doubts(
+    clips: Sequence[ClipRecord], groups: Mapping[str, str], group_regex: str | None = None
+) -> tuple[str, ...]:
+    """Say why groups may not be what keeps clips of one source together, in sentences.
+
+    Some or all clips have none, every clip has one of its own, or a clip names two of them.
+    """
+    ids = [clip.clip_id for clip in clips]
+    n_unknown = sum(groups[clip_id] == clip_id for clip_id in ids)
+    doubts = []
+    if n_unknown:
+        whose = "every clip counts" if n_unknown == len(ids) else "each of them counts"
+        some = "" if n_unknown == len(ids) else f" for {n_unknown} of {len(ids)} clips"
+        doubts.append(
+            f"Groups unknown{some}: {whose} as its own group. If several clips come from one "
+            f"source video, {_REMEDY}"
+        )
+    elif len({groups[clip_id] for clip_id in ids}) == len(ids):
+        by = "" if group_regex is None else f" by --group-regex '{group_regex}'"
+        doubts.append(
+            f"Groups of one: every clip is a group of its own{by}. If several clips come from one "
+            f"source video, {_REMEDY}"
+        )
+    known = {groups[clip_id] for clip_id in ids}
+    several = [
+        (clip_id, named) for clip_id in ids if (named := _other_groups(clip_id, groups, known))
+    ]
+    if several:
+        clip_id, named = several[0]
+        names = "1 clip names" if len(several) == 1 else f"{len(several)} clips name"
+        doubts.append(
+            f"Two groups in one name: {names} another group besides its own, the first being "
+            f"'{printable(clip_id)}', of '{printable(groups[clip_id])}', which names "
+            f"'{printable(named)}'. If both are in it, clips of both must have one group, which a "
+            "CSV can say; else this accuracy is too high"
+        )
+    return tuple(doubts)
+
+
+def _other_groups(clip_id: str, groups: Mapping[str, str], known: set[str]) -> str:
+    """Find a group such as person02 in the file name of a clip of another group, or nothing."""
+    words = re.findall(r"(?<![A-Za-z0-9])[A-Za-z]+\d+(?![A-Za-z0-9])", _separate(clip_id))
+    return next((word for word in words if word in known and word != groups[clip_id]), "")
+
+
+def _separate(clip_id: str) -> str:
+    return clip_id.rpartition("/")[2].replace("_", " ")
 
 
 def separate_clips(clips: Sequence[ClipRecord]) -> Groups:

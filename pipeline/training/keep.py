@@ -42,6 +42,7 @@ class RunPlan:
     fit_options: FitOptions
     videos: str | Path | None  # where the folder is now, for pictures
     tensorboard: bool
+    group_regex: str | None  # that named the groups
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from pipeline.scores.labels import LabelScores, most_frequent_labels, report_lab
 from pipeline.scores.metrics import most_frequent, report_scores
 from pipeline.scores.shortcuts import guess_by_facts
 from pipeline.splits.choose import SplitOptions, choose_split, count_unlabelled, usable_clips
+from pipeline.splits.groups import find_group_doubts
 from pipeline.splits.leaks import find_straddling_duplicates
 from pipeline.splits.split import find_class_gaps, list_classes
 from pipeline.training.fit import fit_head, require_class_weights, require_memory_for_fit
@@ -118,6 +119,7 @@ def train_head(
         fit_options=fit,
         videos=videos,
         tensorboard=tensorboard,
+        group_regex=split.group_regex,
     )
     clear_abandoned(target.absolute())
     if not overwrite:
@@ -242,6 +244,7 @@ def _train_into(
         above_majority=scores.get("above_majority", True),
         above_facts=scores.get("above_facts", True),
         facts_accuracy=scores.get("facts_accuracy"),
+        group_doubts=find_group_doubts(labelled, plan.groups, plan.group_regex),
     )
     with report_unwritable(target):
         write_run(folder, plan, fitted, test, probabilities, scores, summary)
