@@ -26,7 +26,7 @@ from pipeline.data.windows import join_windows
 from pipeline.heads.model import build_head, is_multilabel_head
 from pipeline.heads.registry import HEADS, HeadOptions
 from pipeline.runs.overlay import caption_prediction
-from pipeline.scores.intervals import Score, bootstrap_interval
+from pipeline.scores.intervals import Score, accuracy_interval
 from pipeline.scores.labels import (
     average_precisions,
     choose_thresholds,
@@ -252,7 +252,7 @@ def cover_the_mean(n_groups: int, prevalence: float, signal: float, *, n_draws: 
         truth = (kind > NormalDist().inv_cdf(1 - prevalence)).reshape(-1, 4).astype(int)
         shares = (signal * truth + noise.reshape(-1, 4)).astype(np.float32)
         groups = [str(n) for n in np.repeat(np.arange(n_groups), 4)]
-        return bootstrap_interval(clip_credits(truth, shares), groups)
+        return accuracy_interval(clip_credits(truth, shares), groups)
 
     scores = [draw() for _ in range(n_draws)]
     mean = np.mean([score.mean for score in scores])
