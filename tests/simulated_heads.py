@@ -61,11 +61,16 @@ class Sample:
     truths: FloatArray  # (n_heads,): accuracy of the trained models of each head
 
 
-def draw_samples(world: World, n_cases: int, *, seed: int = 0) -> Iterator[Sample]:
-    """Draw clips, and train and test every head on them, again and again."""
+def draw_samples(
+    world: World, n_cases: int, *, with_truth: bool = False, seed: int = 0
+) -> Iterator[Sample]:
+    """Draw clips, and train and test every head on them, again and again.
+
+    `with_truth` measures how good the trained heads are, which takes longer.
+    """
     rng = np.random.default_rng(seed)
     for _ in range(n_cases):
-        yield _draw_sample(rng, world)
+        yield _draw_sample(rng, world, with_truth=with_truth)
 
 
 def measure_coverage(world: World, n_cases: int, *, overlaps: bool = True) -> tuple[float, float]:
@@ -76,7 +81,7 @@ def measure_coverage(world: World, n_cases: int, *, overlaps: bool = True) -> tu
     cannot be known, and the truth is that of the trained models. `overlaps` False leaves out
     that folds train on each other's test parts.
     """
-    samples = list(draw_samples(world, n_cases))
+    samples = list(draw_samples(world, n_cases, with_truth=True))
     on_average = np.mean([sample.truths for sample in samples], axis=0)
     covered, differences_covered = [], []
     for sample in samples:
@@ -128,7 +133,7 @@ def adjust_by_holm(p_values: FloatArray) -> FloatArray:
     return adjusted
 
 
-def _draw_sample(rng: np.random.Generator, world: World) -> Sample:
+def _draw_sample(rng: np.random.Generator, world: World, *, with_truth: bool) -> Sample:
     n_views = max(1, len(world.strengths))
     strengths = np.array(world.strengths or (1.0,))
     means = rng.normal(size=(world.n_classes, n_views, world.dim))
@@ -147,7 +152,8 @@ def _draw_sample(rng: np.random.Generator, world: World) -> Sample:
     clips, labels, membership = _draw_clips(rng, world, means, labels_of)
     fresh_world = replace(world, sizes=(1,))
     n_fresh = _N_FRESH_OF_MODELS if world.is_about_models else _N_FRESH
-    fresh = np.arange(n_fresh) % world.n_classes
+    fresh = np.arange(n_fresh if with_truth else 1) % world.n_classes
+    n_more = _MORE_TRAININGS if with_truth and held_out and world.n_seeds > 1 else 0
     fresh_clips, fresh_labels, _ = _draw_clips(rng, fresh_world, means, fresh)
     folds = fold_of[membership]
     is_tested = folds == 0 if held_out else np.ones(len(labels), dtype=bool)
@@ -158,6 +164,7 @@ def _draw_sample(rng: np.random.Generator, world: World) -> Sample:
             rng,
             world,
             n_features,
+            n_more if n_features else 0,
             np.concatenate([clips[:, view], fresh_clips[:, view]]),
             labels,
             fresh_labels,
@@ -193,6 +200,7 @@ def _train(
     rng: np.random.Generator,
     world: World,
     n_features: int,
+    n_more: int,
     clips: FloatArray,
     labels: IntArray,
     fresh_labels: IntArray,
@@ -200,12 +208,11 @@ def _train(
 ) -> tuple[FloatArray, float, float]:
     """Train one head with every seed in every fold, all at once.
 
-    Returns what each seed got right of each clip, and the accuracies on training and fresh clips.
+    `n_more` trainings only measure what training gives on average. Returns what each seed got
+    right of each clip, and the accuracies on training and fresh clips.
     """
     n_folds, n_clips, dim = world.n_folds, len(labels), clips.shape[1]
-    n_seeds = world.n_seeds
-    if n_folds == 1 and n_seeds > 1 and n_features:
-        n_seeds += _MORE_TRAININGS
+    n_seeds = world.n_seeds + n_more
     n_models = n_seeds * n_folds
     seen = np.broadcast_to(clips, (n_models, *clips.shape))
     if n_features:
@@ -228,7 +235,7 @@ def _train(
     coefficients = np.linalg.solve(products, learned @ (wanted - usual))
     predicted = (seen @ coefficients + usual).argmax(axis=2)
     right = (predicted[:, :n_clips] == labels).reshape(n_seeds, n_folds, n_clips)
-    measured = predicted[world.n_seeds :] if n_seeds > world.n_seeds else predicted
+    measured = predicted[world.n_seeds :] if n_more else predicted
     fresh = float((measured[:, n_clips:] == fresh_labels).mean())
     is_trained = is_trained.reshape(n_seeds, n_folds, n_clips)
     trained = float((right * is_trained).sum() / is_trained.sum())
