@@ -21,6 +21,7 @@ from features.system.files import read_csv
 from features.system.keras import import_keras
 from pipeline import export_embeddings, predict_videos, read_run, train_head
 from pipeline.commands.predict import to_json, to_text
+from pipeline.compare.compare import find_targets
 from pipeline.data.sequences import model_inputs, sequence_from_vectors
 from pipeline.data.windows import join_windows
 from pipeline.heads.model import build_head, is_multilabel_head
@@ -37,7 +38,7 @@ from pipeline.scores.labels import (
 )
 from pipeline.splits.choose import SplitOptions, choose_split, choose_splits
 from pipeline.splits.leaks import find_leaks
-from pipeline.splits.split import find_class_gaps
+from pipeline.splits.split import find_class_gaps, list_classes
 from pipeline.training.options import FitOptions
 from pipeline.training.trainers import BatchTrainer, GraphTrainer, clip_losses
 
@@ -312,6 +313,7 @@ def test_a_comparison_ranks_by_mean_average_precision(tmp_path: Path, run_cli: R
     page = (out / "report.html").read_text()
     assert "mean average precision" in page
     assert "Confusion" not in page
+    assert not any("does not count" in verdict for verdict in found["verdicts"])
     renamed = [
         replace(clip, labels=tuple(name.replace("dive", "fall") for name in clip.classes))
         for clip in open_store(store).clips
@@ -320,6 +322,19 @@ def test_a_comparison_ranks_by_mean_average_precision(tmp_path: Path, run_cli: R
     other = run_cli("compare-heads", tmp_path / "t.h5", *options[1:], "--heads", "mlp")
     assert other.exit_code == 1
     assert "holds one with other settings" in other.stderr
+
+
+def test_a_class_counts_where_it_can_be_learned(tmp_path: Path) -> None:
+    store = open_store(write_multilabel_store(tmp_path / "s.h5"))
+    splits, _ = choose_splits(store, SplitOptions(), 2)
+    clips = {clip.clip_id: clip for clip in store.clips}
+    rare = splits[0].test[0]
+    clips[rare] = replace(clips[rare], labels=(*clips[rare].classes, "rare"))
+    classes = list_classes(clips.values())
+    targets, said = find_targets(clips, splits, classes)
+    assert said == ["'rare' does not count in a test part whose training part has no clip of it."]
+    assert targets[rare][classes.index("rare")] == 0
+    assert targets[rare].sum() == len(clips[rare].classes) - 1
 
 
 def test_overlays_name_all_classes_above_their_threshold() -> None:

@@ -281,8 +281,9 @@ def compare_heads(
         tested = tested_ids(splits)
         known = {clip_id for item in splits for clip_id in (*item.train, *item.test)}
         if is_multilabel(store):
-            targets = {i: _mark_classes(clips[i], classes) for i in known}
+            targets, unlearned = find_targets(clips, splits, classes)
             ranking = rank_label_heads(results, splits, targets, groups, classes, seed=seed)
+            ranking = replace(ranking, verdicts=(*ranking.verdicts, *unlearned))
         else:
             indices = {clip_id: classes.index(clips[clip_id].label) for clip_id in known}
             by_facts = guess_by_facts(store, splits)
@@ -590,6 +591,30 @@ def _write_predictions(
 
 def _mark_classes(clip: ClipRecord, classes: Sequence[str]) -> IntArray:
     return np.isin(classes, clip.classes).astype(np.int64)
+
+
+def find_targets(
+    clips: Mapping[str, ClipRecord], splits: Sequence[Split], classes: Sequence[str]
+) -> tuple[dict[str, IntArray], list[str]]:
+    """Mark the classes of every clip, and say which count not everywhere.
+
+    A class that a split tests without training on it is not of the tested clips: no head could
+    find it.
+    """
+    used = {i for split in splits for i in (*split.train, *split.test)}
+    targets = {i: _mark_classes(clips[i], classes) for i in used}
+    tested: dict[str, IntArray] = {}
+    unlearned: set[str] = set()
+    for split in splits:
+        is_learned = np.any([targets[i] for i in split.train], axis=0)
+        marks = {i: targets[i] * is_learned for i in split.test}
+        lost = np.any([targets[i] > marks[i] for i in split.test], axis=0)
+        unlearned |= {name for name, is_lost in zip(classes, lost, strict=True) if is_lost}
+        tested |= marks
+    return {**targets, **tested}, [
+        f"'{name}' does not count in a test part whose training part has no clip of it."
+        for name in sorted(unlearned)
+    ]
 
 
 def _write_label_predictions(
