@@ -304,7 +304,7 @@ def test_sizes_that_a_zip_only_claims(tmp_path: Path) -> None:
     path.write_bytes(raw)
     found = discover_clips(path)
     assert [clip.clip_id for clip in found.clips] == ["c.zip/b.avi"]
-    assert ignored(found) == {"c.zip/a.avi": "damaged: it would be larger than the archive"}
+    assert ignored(found) == {"c.zip/a.avi": "damaged: it would reach out of the archive"}
 
 
 def test_a_tar_that_leads_round_in_circles_ends(tmp_path: Path) -> None:

@@ -169,8 +169,8 @@ def _read_zip(archive: zipfile.ZipFile, archive_bytes: int) -> Iterator[Member |
             yield IgnoredFile(written, "its name leads out of the archive")
         elif info.flag_bits & _ENCRYPTED:
             yield IgnoredFile(name, "it is encrypted")
-        elif info.compress_size > archive_bytes:
-            yield IgnoredFile(name, "damaged: it would be larger than the archive")
+        elif not 0 <= info.header_offset <= archive_bytes - info.compress_size:
+            yield IgnoredFile(name, "damaged: it would reach out of the archive")
         elif info.create_system == 3 and kind not in (0, 8):
             yield IgnoredFile(name, "a link or device, not a file")
         elif (
