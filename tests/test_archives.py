@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import struct
 import tarfile
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from test_pictures import read, write_pictures
 
 from features import EmbedOptions, FolderOptions, choose_sampling, extract_features, open_store
 from features.clips.discover import discover_clips
-from features.errors import ArchiveUnreadable, NoClips, VideosNotFound
+from features.errors import ArchiveUnreadable, FrameHeadError, NoClips, VideosNotFound
 from features.places.archives import read_archive
 from features.places.places import hash_source, is_there, open_binary
 from features.records import Discovery, FrameSampling
@@ -257,6 +259,30 @@ def test_a_damaged_archive_keeps_what_reads(folder: Path, tmp_path: Path, pack: 
     batch, _ = read(found[f"{archive.name}/jump/p1.avi"].path)
     assert 0 < len(batch.frames) <= 10
     assert len(hash_source(found[f"{archive.name}/jump/p1.avi"].path)) == 64
+
+
+@PACKERS
+@pytest.mark.parametrize("n_times", [10, pytest.param(200, marks=pytest.mark.soak)])
+def test_whatever_bytes_are_wrong_only_known_errors_come(
+    tmp_path: Path, pack: Packer, n_times: int
+) -> None:
+    for n in range(2):
+        write_video(tmp_path / "v" / f"p{n}.avi", noisy_frames(4, seed=n))
+    write_pictures(tmp_path / "v" / "pictures", [draw_number(n) for n in range(4)])
+    archive = pack(tmp_path / "v", tmp_path / "c.zip")
+    whole = archive.read_bytes()
+    generator = random.Random(5)
+    for _ in range(n_times):
+        raw = bytearray(whole)
+        for _ in range(generator.choice([1, 3, 10, 40])):
+            tail = min(len(raw), generator.choice([800, len(raw)]))  # a .zip lists members there
+            raw[-1 - generator.randrange(tail)] = generator.randrange(256)
+        archive.write_bytes(raw)
+        with suppress(FrameHeadError):
+            for clip in discover_clips(archive, FolderOptions(labels="none")).clips:
+                with suppress(FrameHeadError, FileNotFoundError):
+                    hash_source(clip.path)
+                    read(clip.path, FrameSampling("uniform", 2.0))
 
 
 def test_archives_that_are_cut_off(folder: Path, tmp_path: Path) -> None:

@@ -36,7 +36,10 @@ _ENCRYPTED = 0x1
 _IS_UTF8 = 0x800
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _DRIVE = re.compile(r"[A-Za-z]:")
-_ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
+_ZIP_FAULTS = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError),
+    RuntimeError,  # what zipfile cannot do
+)
 
 
 @dataclass(frozen=True, slots=True)
