@@ -121,7 +121,7 @@ def test_split_files_tell_what_made_them(tmp_path: Path) -> None:
     for seed, options, groups_from, joined in (
         (2, SplitOptions(), "the store", None),
         (2, by_regex, "--group-regex '(g\\d+)_'", None),
-        (0, SplitOptions(join_near_duplicates=True), "the store, near-duplicates joined", 0.4),
+        (0, SplitOptions(join_near_duplicates=True), "the store, near-duplicates joined", 0.3),
     ):
         made, _ = choose_split(store, options, seed=seed)
         assert made.seed == seed

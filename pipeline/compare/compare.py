@@ -290,7 +290,7 @@ def compare_heads(
             ranking = rank_heads(
                 results, splits, indices, groups, classes, by_facts=by_facts, seed=seed
             )
-        near_duplicates, n_near_duplicates = find_straddling_duplicates(store, splits)
+        near_duplicates, n_near_duplicates = find_straddling_duplicates(store, splits, groups)
         comparison = Comparison(
             path=str(out),
             heads=ranking.heads,

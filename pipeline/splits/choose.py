@@ -9,7 +9,7 @@ from pathlib import Path
 from features.errors import OptionInvalid, SplitImpossible
 from features.records import ClipRecord
 from features.store.store import Store, done_clips
-from pipeline.splits.duplicates import DUPLICATE_ABOVE, find_near_duplicates
+from pipeline.splits.duplicates import find_near_duplicates
 from pipeline.splits.files import read_split
 from pipeline.splits.folds import split_into_folds
 from pipeline.splits.groups import Groups, assign_groups, join_groups, separate_clips
@@ -125,6 +125,8 @@ class SplitTask:
     groups: Groups
     options: SplitOptions
     seed: int
+    groups_from: str
+    joined_above: float | None
 
     @property
     def units(self) -> Groups:
@@ -157,9 +159,9 @@ def choose_split(store: Store, options: SplitOptions, *, seed: int = 0) -> tuple
     split column is used if any clip has an entry there; else whole groups are cut off for
     testing. Raises SplitImpossible, SplitLeaks or OptionInvalid.
     """
-    task, groups_from = _prepare(store, options, seed)
+    task = _prepare(store, options, seed)
     source = next(source for source in SPLIT_SOURCES if source.is_meant(task))
-    return _finish(task, source.make(task), groups_from), task.groups
+    return _finish(task, source.make(task)), task.groups
 
 
 def choose_splits(
@@ -176,7 +178,7 @@ def choose_splits(
     if options.split is not None or options.test_lists is not None or has_own:
         split, groups = choose_split(store, options, seed=seed)
         return (split,), groups
-    task, groups_from = _prepare(store, options, seed)
+    task = _prepare(store, options, seed)
     folds = split_into_folds(
         task.clips,
         DEFAULT_FOLDS if n_folds is None else n_folds,
@@ -184,7 +186,7 @@ def choose_splits(
         val_fraction=options.val_fraction,
         seed=seed,
     )
-    return tuple(_finish(task, fold, groups_from) for fold in folds), task.groups
+    return tuple(_finish(task, fold) for fold in folds), task.groups
 
 
 def excluding_options(first: str, second: str) -> OptionInvalid:
@@ -301,8 +303,8 @@ SPLIT_SOURCES = [
 ]
 
 
-def _prepare(store: Store, options: SplitOptions, seed: int) -> tuple[SplitTask, str]:
-    """Find the clips and their groups, and say what named the groups."""
+def _prepare(store: Store, options: SplitOptions, seed: int) -> SplitTask:
+    """Find the clips and their groups."""
     require_seed(seed)
     clips = usable_clips(store)
     if not clips and (n_unlabelled := count_unlabelled(store)):
@@ -318,21 +320,22 @@ def _prepare(store: Store, options: SplitOptions, seed: int) -> tuple[SplitTask,
         n_unknown = sum(not clip.group for clip in clips)
         groups_from = f"the store, unknown for {n_unknown} of {len(clips)} clips"
         groups_from = groups_from if n_unknown else "the store"
+    joined_above = None
     if options.join_near_duplicates:
-        pairs = find_near_duplicates(store, groups)
-        groups = join_groups(groups, [(one, other) for one, other, _ in pairs])
+        found = find_near_duplicates(store, groups, groups)
+        groups = join_groups(groups, [(one, other) for one, other, _ in found.pairs])
         groups_from += ", near-duplicates joined"
-    return SplitTask(store, clips, groups, options, seed), groups_from
+        joined_above = found.above
+    return SplitTask(store, clips, groups, options, seed, groups_from, joined_above)
 
 
-def _finish(task: SplitTask, split: Split, groups_from: str) -> Split:
+def _finish(task: SplitTask, split: Split) -> Split:
     """Refuse leaks, and record what made the split unless the split tells that already."""
     options = task.options
     if options.ignore_groups:
         split = replace(split, method=f"{split.method}, groups ignored")
     if options.join_near_duplicates or not split.groups_from:
-        joined_above = DUPLICATE_ABOVE if options.join_near_duplicates else None
-        split = replace(split, groups_from=groups_from, joined_above=joined_above)
+        split = replace(split, groups_from=task.groups_from, joined_above=task.joined_above)
     if not split.store_fingerprint:
         split = replace(split, store_fingerprint=task.store.header.fingerprint)
     return require_no_leaks(split, task.groups, allow_leaks=options.allow_leaks)

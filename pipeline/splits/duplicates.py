@@ -7,20 +7,18 @@ compared frame by frame along it, over small shifts and changes of pace (trimmed
 sequences are aligned in near-duplicate video retrieval, e.g. ViSiL (Kordopatis-Zilos et al.,
 ICCV 2019).
 
-Measured on 43 real clips of two collections (sport, surveillance) with 10 altered copies each,
-backbones of alpha 0.35 and 1.0, 20 frames, similarity from 0.4 on. Found: all copies saved
-again as MPEG-4, 10 % brighter, or without the first or last tenth; 96 to 100 % of those in VP9
-at half size, 91 to 100 % at half size, 70 to 87 % at JPEG quality 12, 65 to 100 % cropped by
-5 % at every side, 52 to 100 % mirrored, 55 to 65 % trimmed, brighter, at half size and quality
-12 at once. Not copies: of 8,718 pairs of different groups none was taken for one (highest 0.24),
-of 545 pairs of one group one was (0.45). Two more pairs of different groups were found that are
-indeed cuts of one broadcast (0.49 to 0.76). With 3, 5 and 8 frames a clip and with all frames
-the highest wrong one of different groups was 0.33; with 2 frames it was 0.41.
+Where many clips show the same few movements before plain grounds, courses are alike as well.
+Hence two steps. Courses are whitened: the directions in which all clips of the store move
+count as little as any other. And how alike is alike enough is read off the store: of every
+clip, its best matches among clips of other groups, which follow an extreme-value law unless
+they are copies (`_find_threshold`). What is found and missed: docs/results.md, measured by
+benchmarks/duplicates.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -30,21 +28,34 @@ from features.records import ClipRecord
 from features.store.store import Store, read_embeddings
 
 Float32Array = npt.NDArray[np.float32]
+Float16Array = npt.NDArray[np.float16]
 IntArray = npt.NDArray[np.int64]
 
-# From here on two clips count as one recording; see above for what that finds and misses.
-DUPLICATE_ABOVE = 0.4
+# No two clips are near-duplicates below the first, however different all others are; from the
+# second on they are, however alike: where all clips are copies, nothing else tells.
+_COURSES_ABOVE, _COURSES_SAME = 0.3, 0.95
 # Mean embeddings this alike are the same even without a course: one frame, or a still.
-_SAME_ABOVE = 0.9995
-# Copies had mean embeddings with a cosine of at least 0.74; less is not looked at further.
-_MEAN_ABOVE = 0.7
-# Clips on other sides that each clip is compared with frame by frame: those nearest by mean.
+_MEANS_ABOVE = 0.9995
+# Of the clips of a store without copies, those that may be called near-duplicates.
+_FALSE_ALARMS = 0.001
+# The clips whose best matches are looked at, and how many of each.
+_SAMPLED_CLIPS = 1024
+_RANKS = 3
+# Clips on other sides that each clip is compared with frame by frame: those with the nearest
+# mean, and those with the nearest course of few parts.
 _NEAREST = 8
+_PARTS = 5
+_PART_DIM = 64
 # Moments at which a course is sampled, and how it may be laid upon another.
 _MOMENTS = 20
 _PACES = (0.9, 1.0, 1 / 0.9)
 _SHIFTS = np.linspace(-0.12, 0.12, 13)
 _LEAST_OVERLAP = 0.75
+# Directions that are kept of a course, those from which they are found, and how little
+# variance, as a share of the mean, is still divided by.
+_COURSE_DIM = 256
+_SAMPLED_VECTORS = 4096
+_LEAST_VARIANCE = 0.01
 
 _READ_CLIPS = 256
 _PAIRS_AT_ONCE = 512
@@ -58,94 +69,195 @@ class Pair(NamedTuple):
     similarity: float
 
 
+@dataclass(frozen=True, slots=True)
+class NearDuplicates:
+    """The pairs that were found, the most alike first, and from which similarity on."""
+
+    pairs: tuple[Pair, ...]
+    above: float
+
+
 def find_near_duplicates(
     store: Store,
     sides: Mapping[str, str],
+    groups: Mapping[str, str],
     *,
-    threshold: float = DUPLICATE_ABOVE,
     block_clips: int = 512,
-) -> tuple[Pair, ...]:
+) -> NearDuplicates:
     """Find near-duplicate clips that stand on different sides.
 
-    13,000 clips of 20 frames x 1280 take 12 s of processor time for two sides of a hold-out,
-    about 30 s for folds or groups, and 70 KB of memory per clip.
+    They are more alike than clips of different groups are in this store.
     """
     clips = [clip for clip in store.clips if clip.clip_id in sides]
     if len(clips) < 2:
-        return ()
-    names = sorted(set(sides.values()))
-    number = {name: index for index, name in enumerate(names)}
-    side = np.array([number[sides[clip.clip_id]] for clip in clips])
+        return NearDuplicates((), _COURSES_ABOVE)
+    side = _number([sides[clip.clip_id] for clip in clips])
+    group = _number([groups[clip.clip_id] for clip in clips])
     means, courses = _read_courses(store, clips)
-    candidates = _nearest_by_mean(means, side, block_clips)
+    # All embeddings share one large direction; without it, neighbours stand out.
+    looks = (_unit(means - means.mean(axis=0)), _in_parts(courses))
+    # A pair on different sides has a clip outside the largest side: those are looked up.
+    asked = np.flatnonzero(side != np.bincount(side).argmax())
+    sampled = _spread(len(clips), _SAMPLED_CLIPS)
+    pairs = np.unique(
+        np.concatenate(
+            [
+                _find_nearest(look, rows, apart, block_clips)
+                for look in looks
+                for rows, apart in ((asked, side), (sampled, group))
+            ]
+        ),
+        axis=0,
+    )
+    alike, same = np.empty(len(pairs), np.float32), np.empty(len(pairs), np.float32)
+    for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+        block = slice(start, start + _PAIRS_AT_ONCE)
+        one, other = pairs[block].T
+        alike[block] = _align(courses[one], courses[other])
+        same[block] = np.einsum("nd,nd->n", means[one], means[other])
+    is_known = group[pairs[:, 0]] != group[pairs[:, 1]]
+    above = _find_threshold(pairs[is_known], alike[is_known], sampled)
+    above = min(max(_COURSES_ABOVE, above), _COURSES_SAME)
+    means_above = max(_MEANS_ABOVE, _find_threshold(pairs[is_known], same[is_known], sampled))
+    is_still = ~courses.any(axis=(1, 2))
+    is_equal = is_still[pairs].all(axis=1) & (same >= means_above)
+    is_found = (side[pairs[:, 0]] != side[pairs[:, 1]]) & (is_equal | (alike >= above))
     found = []
-    for start in range(0, len(candidates), _PAIRS_AT_ONCE):
-        rows = candidates[start : start + _PAIRS_AT_ONCE]
-        same = np.einsum("nd,nd->n", means[rows[:, 0]], means[rows[:, 1]])
-        rows, same = rows[same >= _MEAN_ABOVE], same[same >= _MEAN_ABOVE]
-        alike = _align(courses[rows[:, 0]], courses[rows[:, 1]])
-        similarity = np.where(same >= _SAME_ABOVE, np.maximum(alike, same), alike)
-        for (one, other), value in zip(rows, np.round(similarity, 4), strict=True):
-            if value >= threshold:
-                first, second = sorted((clips[one].clip_id, clips[other].clip_id))
-                found.append(Pair(first, second, min(round(float(value), 4), 1.0)))
-    return tuple(sorted(found, key=lambda pair: (-pair.similarity, pair.clip_id, pair.other_id)))
+    for (row, other_row), value in zip(
+        pairs[is_found], np.where(is_equal, same, alike)[is_found], strict=True
+    ):
+        first, second = sorted((clips[row].clip_id, clips[other_row].clip_id))
+        found.append(Pair(first, second, min(round(float(value), 4), 1.0)))
+    found.sort(key=lambda pair: (-pair.similarity, pair.clip_id, pair.other_id))
+    return NearDuplicates(tuple(found), round(float(above), 4))
 
 
-def _read_courses(
-    store: Store, clips: Sequence[ClipRecord]
-) -> tuple[Float32Array, npt.NDArray[np.float16]]:
-    """Return unit mean embeddings, and unit deviations from them at evenly spaced moments."""
-    dim = store.header.backbone.embedding_dim
-    means = np.empty((len(clips), dim), dtype=np.float32)
+def _find_threshold(pairs: IntArray, similarity: Float32Array, sampled: IntArray) -> float:
+    """Return the similarity that a clip's best match exceeds once in a thousand clips.
+
+    On a scale where similarities fall off exponentially, the best of many follows Gumbel's
+    law, and the second and third best its relatives: the number of matches beyond t is a
+    Poisson variable of mean exp((a - t) / b). The median and the ninth decile of each rank say
+    what a and b are. The first rank breaks down where many clips have a copy, the second and
+    third where they have several, so the lowest answer counts, and what lies beyond it is set
+    aside and the rest looked at again.
+    """
+    from scipy.special import gammaincinv
+
+    scale = -np.log1p(-np.minimum(similarity, 1 - 1e-6))
+    ranks = np.arange(1, _RANKS + 1)
+    middle, late = (np.log(gammaincinv(ranks, share)) for share in (0.5, 0.1))
+    reach = (middle - np.log(_FALSE_ALARMS)) / (middle - late)
+    threshold = np.inf
+    for _ in range(_RANKS):
+        is_left = scale < threshold
+        best = _find_best(pairs[is_left], scale[is_left], sampled)
+        median, decile = np.quantile(best, (0.5, 0.9), axis=0)
+        threshold = float((median + reach * (decile - median)).min())
+    return -float(np.expm1(-threshold))
+
+
+def _find_best(pairs: IntArray, scale: Float32Array, sampled: IntArray) -> Float32Array:
+    """Return the best matches of the sampled clips, shape (n_sampled, ranks); 0 for none."""
+    rows = np.concatenate([pairs[:, 0], pairs[:, 1]])
+    values = np.concatenate([scale, scale])
+    order = np.lexsort((-values, rows))
+    rows, values = rows[order], values[order]
+    first, end = (np.searchsorted(rows, sampled, side=side) for side in ("left", "right"))
+    places = first[:, None] + np.arange(_RANKS)
+    is_there = places < end[:, None]
+    best = np.zeros(places.shape, np.float32)
+    best[is_there] = values[places[is_there]]
+    return best
+
+
+def _read_courses(store: Store, clips: Sequence[ClipRecord]) -> tuple[Float32Array, Float16Array]:
+    """Return unit mean embeddings, and whitened courses at evenly spaced moments."""
+    whitening = _fit_whitening(store, clips)
+    means = np.empty((len(clips), store.header.backbone.embedding_dim), dtype=np.float32)
     # Half precision halves the memory; its rounding is far below the noise of a re-encoding.
-    courses = np.empty((len(clips), _MOMENTS, dim), dtype=np.float16)
+    courses = np.empty((len(clips), _MOMENTS, whitening.shape[1]), dtype=np.float16)
     for start in range(0, len(clips), _READ_CLIPS):
-        block = clips[start : start + _READ_CLIPS]
-        embeddings = read_embeddings(store, block)
-        for row, (first, end) in enumerate(
-            zip(embeddings.starts[:-1], embeddings.starts[1:], strict=True), start=start
-        ):
-            mean = embeddings.vectors[first:end].mean(axis=0, dtype=np.float32)
-            moments = np.rint(np.linspace(0, end - first - 1, _MOMENTS)).astype(np.int64)
-            course = embeddings.vectors[first + moments].astype(np.float32) - mean
-            length = np.linalg.norm(course, axis=1, keepdims=True)
-            # What is left of a still is rounding, not movement.
-            is_still = length < 1e-3 * np.linalg.norm(mean) + np.finfo(np.float32).tiny
-            courses[row] = np.where(is_still, 0, course / np.where(is_still, 1, length))
-            means[row] = _unit(mean)
+        block = slice(start, start + _READ_CLIPS)
+        means[block], deviations = _read_deviations(store, clips[block])
+        courses[block] = _unit(deviations @ whitening)
     return means, courses
 
 
-def _nearest_by_mean(means: Float32Array, side: IntArray, block_clips: int) -> IntArray:
-    """Return candidate pairs, shape (n_pairs, 2), sorted, the lower row first."""
-    # All embeddings share one large direction; without it, neighbours stand out.
-    centred = _unit(means - means.mean(axis=0))
-    # A pair on different sides has a clip outside the largest side: those are looked up.
-    counts = np.bincount(side)
-    asked = np.flatnonzero(side != counts.argmax())
-    n_nearest = min(_NEAREST, len(means) - 1)
-    pairs = []
-    for start in range(0, len(asked), block_clips):
-        rows = asked[start : start + block_clips]
-        scores = centred[rows] @ centred.T
-        scores[side[rows][:, None] == side[None, :]] = -np.inf
+def _read_deviations(
+    store: Store, clips: Sequence[ClipRecord]
+) -> tuple[Float32Array, Float32Array]:
+    """Return unit mean embeddings, and unit deviations from them at evenly spaced moments."""
+    embeddings = read_embeddings(store, clips)
+    dim = embeddings.vectors.shape[1]
+    means = np.empty((len(clips), dim), dtype=np.float32)
+    deviations = np.empty((len(clips), _MOMENTS, dim), dtype=np.float32)
+    for row, (first, end) in enumerate(
+        zip(embeddings.starts[:-1], embeddings.starts[1:], strict=True)
+    ):
+        mean = embeddings.vectors[first:end].mean(axis=0, dtype=np.float32)
+        moments = first + _spread(end - first, _MOMENTS, repeat=True)
+        course = embeddings.vectors[moments].astype(np.float32) - mean
+        length = np.linalg.norm(course, axis=1, keepdims=True)
+        # What is left of a still is rounding, not movement.
+        is_still = length < 1e-3 * np.linalg.norm(mean) + np.finfo(np.float32).tiny
+        deviations[row] = np.where(is_still, 0, course / np.where(is_still, 1, length))
+        means[row] = _unit(mean)
+    return means, deviations
+
+
+def _fit_whitening(store: Store, clips: Sequence[ClipRecord]) -> Float32Array:
+    """Return the main directions of courses, divided by their spread, shape (dim, n_kept)."""
+    from scipy.linalg import eigh
+    from threadpoolctl import threadpool_limits
+
+    sample = [clips[row] for row in _spread(len(clips), _SAMPLED_CLIPS)]
+    per_clip = max(1, _SAMPLED_VECTORS // len(sample))
+    pieces = []
+    for start in range(0, len(sample), _READ_CLIPS):
+        _, deviations = _read_deviations(store, sample[start : start + _READ_CLIPS])
+        pieces.append(deviations[:, _spread(_MOMENTS, per_clip)].reshape(-1, deviations.shape[2]))
+    vectors = np.concatenate(pieces)
+    dim = vectors.shape[1]
+    n_kept = min(_COURSE_DIM, dim, len(vectors) // 2)
+    kept = (dim - n_kept, dim - 1)
+    # On a busy machine the threads of LAPACK wait for each other ten times as long as they work.
+    with threadpool_limits(1, user_api="blas"):
+        variance, directions = eigh(vectors.T @ vectors / len(vectors), subset_by_index=kept)
+    variance = np.maximum(variance[::-1], 0)
+    floor = _LEAST_VARIANCE * variance.mean() + np.finfo(np.float32).tiny
+    whitening: Float32Array = (directions[:, ::-1] / np.sqrt(variance + floor)).astype(np.float32)
+    return whitening
+
+
+def _in_parts(courses: Float16Array) -> Float32Array:
+    """Return courses of a few parts each, one unit row per clip."""
+    n_clips, _, dim = courses.shape
+    parts = courses[:, :, :_PART_DIM].reshape(n_clips, _PARTS, -1, min(dim, _PART_DIM))
+    return _unit(parts.mean(axis=2, dtype=np.float32).reshape(n_clips, -1))
+
+
+def _find_nearest(
+    look: Float32Array, rows: IntArray, apart: IntArray, block_clips: int
+) -> IntArray:
+    """Return some clips' nearest ones elsewhere as pairs, the lower row first."""
+    n_nearest = min(_NEAREST, len(look) - 1)
+    pairs = [np.empty((0, 2), dtype=np.int64)]
+    for start in range(0, len(rows), block_clips):
+        block = rows[start : start + block_clips]
+        scores = look[block] @ look.T
+        scores[apart[block][:, None] == apart[None, :]] = -np.inf
         nearest = np.argpartition(-scores, n_nearest - 1, axis=1)[:, :n_nearest]
         is_other = np.isfinite(np.take_along_axis(scores, nearest, axis=1))
-        block = np.stack([np.repeat(rows, n_nearest), nearest.ravel()], axis=1)
-        pairs.append(np.sort(block[is_other.ravel()], axis=1))
-    if not pairs:
-        return np.empty((0, 2), dtype=np.int64)
-    unique: IntArray = np.unique(np.concatenate(pairs), axis=0)
-    return unique
+        both = np.stack([np.repeat(block, n_nearest), nearest.ravel()], axis=1)
+        pairs.append(np.sort(both[is_other.ravel()], axis=1))
+    return np.concatenate(pairs)
 
 
-def _align(one: npt.NDArray[np.float16], other: npt.NDArray[np.float16]) -> Float32Array:
+def _align(one: Float16Array, other: Float16Array) -> Float32Array:
     """Return the best mean cosine of two courses over shifts and paces, shape (n_pairs,)."""
     products = one.astype(np.float32) @ other.astype(np.float32).transpose(0, 2, 1)
     ways = np.stack(list(_ways()), axis=1)
-    if not len(one):
-        return np.empty(0, dtype=np.float32)
     best: Float32Array = (products.reshape(len(one), _MOMENTS**2) @ ways).max(axis=1)
     return best
 
@@ -168,6 +280,17 @@ def _ways() -> Iterator[Float32Array]:
             # Either clip may be the one that is laid upon the other.
             yield weights.ravel().astype(np.float32)
             yield weights.T.ravel().astype(np.float32)
+
+
+def _spread(n_all: int, n_wanted: int, *, repeat: bool = False) -> IntArray:
+    """Return evenly spaced places among `n_all`: all of them, or some twice, if these are fewer."""
+    n_chosen = n_wanted if repeat else min(n_all, n_wanted)
+    return np.rint(np.linspace(0, n_all - 1, n_chosen)).astype(np.int64)
+
+
+def _number(names: Sequence[str]) -> IntArray:
+    """Return the same number for the same name."""
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
 def _unit(vectors: Float32Array) -> Float32Array:

@@ -74,7 +74,7 @@ def require_no_leaks(split: Split, groups: Mapping[str, str], *, allow_leaks: bo
 
 
 def find_straddling_duplicates(
-    store: Store, splits: Sequence[Split]
+    store: Store, splits: Sequence[Split], groups: Mapping[str, str]
 ) -> tuple[tuple[NearDuplicate, ...], int]:
     """Find the near-duplicates that make a result look better than it is.
 
@@ -92,7 +92,7 @@ def find_straddling_duplicates(
     else:
         sides = {clip_id: str(tested_by.get(clip_id)) for part in parts for clip_id in part}
     found = []
-    for one, other, similarity in find_near_duplicates(store, sides):
+    for one, other, similarity in find_near_duplicates(store, sides, groups).pairs:
         for clip_id, other_id in ((one, other), (other, one)):
             part = parts[tested_by.get(clip_id, 0)]
             standing = part.get(clip_id, ""), part.get(other_id, "")

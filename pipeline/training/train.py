@@ -209,7 +209,9 @@ def _train_into(
         )
     orders = score_orders(fitted.model, test, plan.head_options, seed=plan.seed)
     scores["frame_order"] = asdict(orders)
-    near_duplicates, n_near_duplicates = find_straddling_duplicates(plan.store, [split])
+    near_duplicates, n_near_duplicates = find_straddling_duplicates(
+        plan.store, [split], plan.groups
+    )
     labelled = usable_clips(plan.store)
     summary = RunSummary(
         path=str(target),
