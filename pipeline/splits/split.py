@@ -43,8 +43,8 @@ class Split:
         Of the store that the split was made for (how its embeddings were made, not which
         clips it holds); empty where nobody recorded it.
     joined_above : float or None
-        Similarity from which clips counted as one group when the split was made; None
-        where near-duplicates were not joined.
+        Similarity from which clips counted as one group when the split was made, as found
+        in that store; None where near-duplicates were not joined.
     missing : tuple of str
         Clips that a split file names and the store lacks, if that was allowed.
     """
