@@ -119,14 +119,14 @@ def test_split_files_tell_what_made_them(tmp_path: Path) -> None:
     store = open_store(write_store(tmp_path / "s.h5", make_clips()))
     by_regex = SplitOptions(group_regex=r"(g\d+)_")
     for seed, options, groups_from, joined in (
-        (2, SplitOptions(), "the store", None),
-        (2, by_regex, "--group-regex '(g\\d+)_'", None),
-        (0, SplitOptions(join_near_duplicates=True), "the store, near-duplicates joined", 0.3),
+        (2, SplitOptions(), "the store", False),
+        (2, by_regex, "--group-regex '(g\\d+)_'", False),
+        (0, SplitOptions(join_near_duplicates=True), "the store, near-duplicates joined", True),
     ):
         made, _ = choose_split(store, options, seed=seed)
         assert made.seed == seed
         assert made.groups_from == groups_from
-        assert made.joined_above == joined
+        assert (made.joined_above is not None) == joined
         assert made.store_fingerprint == store.header.fingerprint
         write_split(tmp_path / "split.json", made)
         again, _ = choose_split(store, SplitOptions(split=tmp_path / "split.json"), seed=9)

@@ -119,7 +119,7 @@ def find_near_duplicates(
     above = _find_threshold(pairs[is_known], alike[is_known], sampled)
     above = min(max(_COURSES_ABOVE, above), _COURSES_SAME)
     means_above = max(_MEANS_ABOVE, _find_threshold(pairs[is_known], same[is_known], sampled))
-    is_still = ~courses.any(axis=(1, 2))
+    is_still = np.abs(courses).max(axis=(1, 2)) == 0
     is_equal = is_still[pairs].all(axis=1) & (same >= means_above)
     is_found = (side[pairs[:, 0]] != side[pairs[:, 1]]) & (is_equal | (alike >= above))
     found = []
