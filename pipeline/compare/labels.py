@@ -62,7 +62,9 @@ def rank_label_heads(
         shares, named = _pool(mine, splits)
         credits = np.array(
             [
-                np.concatenate([clip_credits(truth[part], rows[part]) for part in parts])
+                np.concatenate(
+                    [clip_credits(truth[part], rows[part], clip_groups[part]) for part in parts]
+                )
                 for rows in shares
             ]
         )

@@ -16,6 +16,9 @@ from pipeline.scores.intervals import Score, accuracy_interval
 # Where no validation clip has a class, and nothing can be chosen.
 DEFAULT_THRESHOLD = 0.5
 
+# Leaving each of more groups out takes long, and says little more than derivatives.
+_MOST_LEFT_OUT = 100
+
 Array = npt.NDArray[Any]
 
 
@@ -89,22 +92,47 @@ def mean_average_precision(truth: Array, probabilities: Array) -> float:
     return float(np.nanmean(found)) if not np.isnan(found).all() else 0.0
 
 
-def clip_credits(truth: Array, probabilities: Array) -> FloatArray:
+def clip_credits(
+    truth: Array,
+    probabilities: Array,
+    groups: Sequence[str],
+    *,
+    most_left_out: int = _MOST_LEFT_OUT,
+) -> FloatArray:
     """Say what each clip contributes to the mean average precision; they average to it.
 
-    The contribution is the derivative by the clip's weight, the infinitesimal jackknife of
-    Jaeckel (1972): were a clip drawn twice, the mean would change by about a clip's share of it.
-    So intervals and tests that resample clips or groups of accuracies apply to it.
+    Intervals and tests that resample groups of accuracies apply to these numbers. What a group
+    contributes is what changes if it is left out, as in the jackknife of Tukey (1958). Among the
+    clips of a group, and of more than `most_left_out` groups, it is the derivative by the clip's
+    weight, the infinitesimal jackknife of Jaeckel (1972), which is quicker. It takes rare classes
+    for more certain than they are: of two equally good heads on 15 or 40 groups, tests of 5 % found
+    one better in 5 to 8 % of cases by it, and in 2 to 4 % by leaving groups out.
 
     Simulated as in ``tests/test_multilabel.py``, with 12 to 100 groups of 4 clips, four classes
     that 15 or 35 % of the clips have, and mean average precisions from chance to .95, the 95 %
-    interval covers the mean over test parts of that size in 91 to 97 % of cases, and in 88 %
-    where 12 groups hold about 7 clips of a class.
+    interval covers the mean over test parts of that size in 93 to 98 % of cases.
     """
     found, slopes = _precisions_and_slopes(truth, probabilities)
     if np.isnan(found).all():
         return np.zeros(len(truth))
-    credits: FloatArray = np.nanmean(found) + len(truth) * np.nanmean(slopes, axis=1)
+    mean, n_clips = float(np.nanmean(found)), len(truth)
+    credits: FloatArray = mean + n_clips * np.nanmean(slopes, axis=1)
+    names, membership, sizes = np.unique(
+        np.asarray(groups, dtype=object), return_inverse=True, return_counts=True
+    )
+    if not 1 < len(names) <= most_left_out:
+        return credits
+    changes = np.array(
+        [
+            (n_clips - sizes[number])
+            * (mean - mean_average_precision(truth[kept], probabilities[kept]))
+            for number in range(len(names))
+            for kept in [membership != number]
+        ]
+    )
+    changes -= sizes * changes.sum() / n_clips
+    before = np.bincount(membership, weights=credits - mean)
+    credits += ((changes - before) / sizes)[membership]
     return credits
 
 
@@ -191,7 +219,9 @@ def report_label_scores(
     right = (named == (truth == 1)).all(axis=1)
     precisions = average_precisions(truth, probabilities)
     scores = LabelScores(
-        mean_average_precision=accuracy_interval(clip_credits(truth, probabilities), groups),
+        mean_average_precision=accuracy_interval(
+            clip_credits(truth, probabilities, groups), groups
+        ),
         chance=chance_precision(truth),
         micro_f1=micro_f1(truth, named),
         macro_f1=macro_f1(truth, named),
