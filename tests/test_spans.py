@@ -17,14 +17,14 @@ from stage2_helpers import make_clips
 from stage2_helpers import write_store as write_labelled_store
 from store_helpers import make_clip, write_store
 
-from features import EmbedOptions, choose_sampling, extract_features
+from features import EmbedOptions, ExtractSummary, choose_sampling, extract_features
 from features.clips.changes import plan_extraction, update_row
 from features.clips.discover import FolderOptions
 from features.errors import SplitImpossible
 from features.places.places import stat_source
-from features.records import Clip, ClipRecord, EmbeddedClip, split_clip_id
+from features.records import Clip, ClipRecord, EmbeddedClip, FrameSampling, split_clip_id
 from features.store.inspect import inspect_store
-from features.store.store import open_store, read_clip
+from features.store.store import Store, open_store, read_clip
 from features.system.files import hash_file
 from features.video.pictures import take_pictures
 from pipeline.splits.choose import SplitOptions, choose_split, count_unlabelled
@@ -122,6 +122,45 @@ def test_spans_of_a_video_are_embedded(tmp_path: Path, tiny_weights: Path, rows:
         assert picture is not None
         shown += read_numbers([picture.astype(np.uint8)])
     assert shown == [15, 50]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "sampling"),
+    [(".ts", choose_sampling(n_frames=3)), (".mp4", choose_sampling(fps=10))],
+)
+def test_spans_of_a_file_together_are_what_each_is_alone(
+    tmp_path: Path, tiny_weights: Path, suffix: str, sampling: FrameSampling
+) -> None:
+    (tmp_path / "v").mkdir()
+    path = write_clip(tmp_path / "v" / f"a{suffix}", Recipe(suffix, "libx264", {"g": "12"}))
+    spans = ["0.4,0.8", "0.0,1.2", "1.6,", "7.0,8.0"]
+
+    def extract(rows: list[str], name: str) -> tuple[ExtractSummary, Store]:
+        lines = "\n".join(f"{path.name},{row}" for row in rows)
+        (tmp_path / f"{name}.csv").write_text(f"path,start,end\n{lines}\n")
+        summary = extract_features(
+            tmp_path / "v",
+            tmp_path / f"{name}.h5",
+            folder=FolderOptions(labels=tmp_path / f"{name}.csv", time_unit="seconds"),
+            sampling=sampling,
+            backbone=tiny_backbone(tiny_weights),
+            embedding=EmbedOptions(n_workers=1),
+        )
+        return summary, open_store(tmp_path / f"{name}.h5")
+
+    summary, together = extract(spans, "all")
+    assert [item.clip_id for item in summary.failures] == [f"a{suffix}#7.0-8.0"]
+    assert "no frame between 7 and 8 s" in summary.failures[0].reason
+    _, good = extract(spans[:3], "good")
+    for number, span in enumerate(spans[:3]):
+        _, alone = extract([span], f"one{number}")
+        (clip,) = alone.clips
+        wanted = read_clip(alone, clip.clip_id)
+        for store in (together, good):
+            found = read_clip(store, clip.clip_id)
+            np.testing.assert_array_equal(found.vectors, wanted.vectors)
+            np.testing.assert_array_equal(found.frame_indices, wanted.frame_indices)
+            np.testing.assert_array_equal(found.timestamps_seconds, wanted.timestamps_seconds)
 
 
 def write_changed(path: Path, change: dict[str, tuple[str, str]]) -> list[ClipRecord]:

@@ -23,7 +23,7 @@ from features.errors import EngineUnavailable, FrameHeadError, VideoUnreadable
 from features.places.places import hash_source, stat_source
 from features.records import FrameSampling, VideoFacts
 from features.system.processes import claim_output, describe_problem
-from features.video.decode import LACKS_MEMORY, WHOLE, Span, read_frames, read_picture
+from features.video.decode import LACKS_MEMORY, WHOLE, Span, read_picture, read_spans
 from features.video.frames import FrameBatch, import_cv2
 from features.video.overlay import Caption, write_overlay
 from features.video.source import import_av
@@ -71,7 +71,7 @@ def _answer(
                 target,
                 Caption(**request["caption"]),
                 on_progress=alive.beat,
-                span=_read_span(request.get("span")),
+                span=_read_span(request["spans"][0]),
                 frame_rate=request.get("frame_rate"),
             )
         else:
@@ -97,28 +97,35 @@ def _send_frames(
     sampling = FrameSampling(**settings["sampling"])
     most_frames = engine.batch_frames if engine else _FRAMES_PER_MESSAGE
     facts = VideoFacts()
-    for item in read_frames(
+    spans = [_read_span(span) for span in request["spans"]]
+    lacking = set(range(len(spans)))
+    for item in read_spans(
         path,
+        spans,
         sampling,
         size_px=settings["size_px"],
         most_frames=most_frames,
         on_progress=alive.beat,
-        span=_read_span(request.get("span")),
         frame_rate=request.get("frame_rate"),
     ):
         if isinstance(item, VideoFacts):
             facts = item
             continue
+        number, batch = item
+        lacking.discard(number)
         send_message(
             replies,
             {
                 "kind": "frames",
-                "timestamps_seconds": item.timestamps_seconds.tolist(),
-                "frame_indices": item.frame_indices.tolist(),
+                "span": number,
+                "timestamps_seconds": batch.timestamps_seconds.tolist(),
+                "frame_indices": batch.frame_indices.tolist(),
             },
-            _rows(item, engine, settings["dtype"]),
+            _rows(batch, engine, settings["dtype"]),
         )
         alive.beat()
+    if lacking:
+        raise VideoUnreadable(f"no frame between {spans[lacking.pop()]}")
     return facts
 
 
@@ -138,7 +145,12 @@ def _send_picture(path: Path, frame_index: int, most_px: int, replies: IO[bytes]
 
     send_message(replies, {"kind": "hashed", **_describe_file(path, stop_in_time)})
     jpeg = read_picture(path, frame_index, most_px=most_px, on_progress=stop_in_time)
-    message = {"kind": "frames", "timestamps_seconds": [], "frame_indices": [frame_index]}
+    message = {
+        "kind": "frames",
+        "span": 0,
+        "timestamps_seconds": [],
+        "frame_indices": [frame_index],
+    }
     send_message(replies, message, jpeg)
     return VideoFacts()
 

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import groupby
 
 from features.errors import EngineUnavailable, FrameHeadError
 from features.records import Clip
 from features.workers.process import ClipEnd, ClipRows, DecodeWorker, WorkerSettings
+
+# Of spans that are decoded in one pass, chosen frames wait for each other.
+_GROUP_BYTES = 64 * 2**20
+_FRAMES_AT_ONCE = 32
 
 
 def decode_clips(
@@ -28,15 +33,31 @@ def decode_clips(
         pool.stop()
 
 
+def _group(
+    clips: Sequence[Clip], settings: WorkerSettings, n_workers: int
+) -> Iterator[Sequence[Clip]]:
+    """Put spans of one file together: few enough for memory, and for every worker some."""
+    sampling = settings.sampling
+    n_frames = int(sampling.value) if sampling.strategy == "uniform" else _FRAMES_AT_ONCE
+    most = max(1, _GROUP_BYTES // (n_frames * 3 * settings.size_px**2 or 1))
+    most = min(most, -(-len(clips) // max(n_workers, 1)))
+    if settings.picture_of or settings.overlay_of:
+        most = 1
+    for _, same in groupby(clips, lambda clip: clip.path if clip.is_span else clip.clip_id):
+        waiting = list(same)
+        for start in range(0, len(waiting), most):
+            yield waiting[start : start + most]
+
+
 class _Pool:
     """The threads, their processes, and the queues between them and the caller."""
 
     def __init__(self, clips: Sequence[Clip], settings: WorkerSettings, n_workers: int) -> None:
         self._settings = settings
-        self._tasks: queue.SimpleQueue[Clip] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[Sequence[Clip]] = queue.SimpleQueue()
         self._n_clips = len(clips)
-        for clip in clips:
-            self._tasks.put(clip)
+        for group in _group(clips, settings, n_workers):
+            self._tasks.put(group)
         self._results: queue.Queue[ClipRows | ClipEnd | FrameHeadError | None] = queue.Queue(
             4 * n_workers
         )
@@ -82,13 +103,20 @@ class _Pool:
         try:
             while not self._is_stopping.is_set():
                 try:
-                    clip = self._tasks.get_nowait()
+                    group = self._tasks.get_nowait()
                 except queue.Empty:
                     break
                 if worker is None:
                     worker = self._start_worker()
-                for item in worker.decode(clip):
+                items: Iterable[ClipRows | ClipEnd] | None
+                if len(group) == 1:
+                    items = worker.decode(group[0])
+                else:
+                    items = worker.decode_together(group)
+                for item in items or ():
                     self._results.put(item)
+                for clip in group if items is None else ():
+                    self._tasks.put([clip])
                 if not worker.is_usable:
                     self._drop(worker)
                     worker = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -107,39 +107,40 @@ class DecodeWorker:
 
     def decode(self, clip: Clip) -> Iterator[ClipRows | ClipEnd]:
         """Decode one clip; ends with a `ClipEnd` whatever happens to the process."""
-        source = SourceFile(0, 0, "")
-        request: dict[str, Any] = {"path_hex": os.fsencode(clip.path).hex()}
-        if clip.frame_rate is not None:
-            request["frame_rate"] = clip.frame_rate
-        if clip.is_span:
-            in_frames = clip.start_frame is not None
-            request["span"] = {
-                "start": clip.start_frame if in_frames else clip.start_seconds,
-                "end": clip.end_frame if in_frames else clip.end_seconds,
-                "unit": "frames" if in_frames else "seconds",
-            }
+        request = _request([clip])
         if clip.clip_id in self._settings.picture_of:
             request["frame_index"] = self._settings.picture_of[clip.clip_id]
         if clip.clip_id in self._settings.overlay_of:
             target, caption = self._settings.overlay_of[clip.clip_id]
             request["overlay_hex"] = os.fsencode(target).hex()
             request["caption"] = asdict(caption)
+        yield from self._ask(request, [clip])
+
+    def decode_together(self, clips: Sequence[Clip]) -> list[ClipRows | ClipEnd] | None:
+        """Decode spans of one file in one pass; None if that fails, so that each must be tried."""
+        items = list(self._ask(_request(clips), clips))
+        failures = [item.failure for item in items if isinstance(item, ClipEnd) and item.failure]
+        return items if len(failures) == 0 else None
+
+    def _ask(self, request: dict[str, Any], clips: Sequence[Clip]) -> Iterator[ClipRows | ClipEnd]:
+        source = SourceFile(0, 0, "")
         with suppress(OSError):  # a dead process shows itself at the first read
             send_message(self._helper.requests, request)
         while (reply := self._receive(self._settings.stall_seconds)) is not None:
             message, rows = reply
             kind = message.pop("kind")
             if kind == "frames" and rows is not None:
-                yield ClipRows(clip, rows, **message)
+                yield ClipRows(clips[message.pop("span")], rows, **message)
             elif kind == "hashed":
                 source = SourceFile(**message)
             elif kind == "failed":
                 if message["is_exhausted"]:
                     self.kill()
-                yield _failed(clip, source, message["reason"])
+                yield from (_failed(clip, source, message["reason"]) for clip in clips)
                 return
             elif kind == "end":
-                yield ClipEnd(clip, source, VideoFacts(**message), "")
+                facts = VideoFacts(**message)
+                yield from (ClipEnd(clip, source, facts, "") for clip in clips)
                 return
         ended = self._helper.how_it_ended()
         self.kill()
@@ -147,7 +148,7 @@ class DecodeWorker:
             reason = f"decoding made no progress for {self._settings.stall_seconds:g} s"
         else:
             reason = f"the decoder crashed with {ended}"
-        yield _failed(clip, source, reason)
+        yield from (_failed(clip, source, reason) for clip in clips)
 
     def kill(self) -> None:
         """End the process at once; whoever waits for it sees its pipe close."""
@@ -172,6 +173,24 @@ class DecodeWorker:
     def _give_up(self) -> None:
         self._has_stalled = True
         self._helper.kill()
+
+
+def _request(clips: Sequence[Clip]) -> dict[str, Any]:
+    """Ask for a clip, or for spans of one file."""
+    request: dict[str, Any] = {"path_hex": os.fsencode(clips[0].path).hex()}
+    if clips[0].frame_rate is not None:
+        request["frame_rate"] = clips[0].frame_rate
+    request["spans"] = [
+        {
+            "start": clip.start_seconds if clip.start_frame is None else clip.start_frame,
+            "end": clip.end_seconds if clip.start_frame is None else clip.end_frame,
+            "unit": "seconds" if clip.start_frame is None else "frames",
+        }
+        if clip.is_span
+        else None
+        for clip in clips
+    ]
+    return request
 
 
 def _failed(clip: Clip, source: SourceFile, reason: str) -> ClipEnd:
