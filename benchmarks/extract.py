@@ -11,6 +11,8 @@ from minute to minute; the ratios, measured in turn in each repeat, hold.
 * loop: without imports and building of models; framehead with the start of its workers.
 * opencv: core-seconds per clip of decoding every frame forward with OpenCV, which converts and
   resizes the same frames; times, decode: what framehead's own decoding saves of that.
+* times, forward: core-seconds of the whole command, against those of a process that decodes every
+  frame forward with OpenCV, and embeds the same frames with the same engine.
 * decode, engine: core-seconds per clip of each alone, in this process on one thread.
 * bound: cores divided by the sum of the two.
 
@@ -21,6 +23,7 @@ torch.
 
 from __future__ import annotations
 
+import resource
 import statistics
 import subprocess
 import sys
@@ -101,21 +104,25 @@ def decode_alone(paths: list[Path], size_px: int) -> tuple[float, list[FrameArra
     return time.process_time() - started, kept
 
 
-def opencv_alone(paths: list[Path], size_px: int) -> float:
-    """Return core-seconds of decoding forward with OpenCV, converting the wanted frames only."""
+def opencv_alone(paths: list[Path], size_px: int) -> tuple[float, list[FrameArray]]:
+    """Decode forward with OpenCV, converting the wanted frames only; returns core-seconds, too."""
     cv2 = import_cv2()
+    clips: list[FrameArray] = []
     started = time.process_time()
     for path in paths:
         capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         n_frames = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 1)
         wanted = set(sample_indices(n_frames, n_wanted=N_FRAMES).tolist())
         index = 0
+        frames = []
         while capture.grab():
             if index in wanted:
-                resize_frame(cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB), size_px)
+                picture = cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB)
+                frames.append(resize_frame(picture, size_px))
             index += 1
         capture.release()
-    return time.process_time() - started
+        clips.append(np.stack(frames))
+    return time.process_time() - started, clips
 
 
 def engine_alone(backbone: BackboneFiles, batches: list[FrameArray]) -> float:
@@ -171,6 +178,28 @@ def run_usual(videos: Path, options: list[str]) -> tuple[float, float]:
     return time.perf_counter() - started, float(finished.stdout)
 
 
+def embed_forward(paths: list[Path], backbone: BackboneFiles) -> None:
+    """Decode clips forward with OpenCV and embed their frames, as a process would without more."""
+    engine = LiteRTEngine(litert_model_path(backbone))
+    for path in paths:
+        _, clips = opencv_alone([path], backbone.spec.size_px)
+        engine.embed(clips[0])
+
+
+def children_core_seconds() -> float:
+    """Return processor seconds of all processes that this one has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def run_forward(videos: Path, options: list[str]) -> float:
+    """Run `embed_forward` as a process; returns its core-seconds."""
+    before = children_core_seconds()
+    command = [sys.executable, __file__, str(videos), *options, "--only-forward"]
+    subprocess.run(command, stderr=subprocess.DEVNULL, check=True)
+    return children_core_seconds() - before
+
+
 def run_framehead(videos: Path, options: list[str]) -> float:
     """Run extract-features as a process; returns its seconds."""
     with tempfile.TemporaryDirectory() as folder:
@@ -193,6 +222,7 @@ def run_framehead(videos: Path, options: list[str]) -> float:
 @click.option("--repeats", default=3, show_default=True)
 @click.option("--skip-usual", is_flag=True, help="Leave the slow comparison out.")
 @click.option("--only-usual", is_flag=True, hidden=True)
+@click.option("--only-forward", is_flag=True, hidden=True)
 def main(
     videos: Path,
     weights: str,
@@ -202,12 +232,16 @@ def main(
     repeats: int,
     skip_usual: bool,
     only_usual: bool,
+    only_forward: bool,
 ) -> None:
     """Measure stage 1 on the folder VIDEOS."""
     backbone = find_backbone(BackboneOptions(weights, alpha, image_size))
     paths = [clip.path for clip in discover_clips(videos).clips]
     if only_usual:
         click.echo(usual_way(paths, backbone))
+        return
+    if only_forward:
+        embed_forward(paths, backbone)
         return
     plan = choose_engine(engine)
     cores = usable_cores()
@@ -233,13 +267,18 @@ def main(
             note("times, whole", whole / run_framehead(videos, options))
         seconds, batches = decode_alone(paths, image_size)
         decode = note("decode core-ms/clip", 1000 * seconds / n_clips)
-        opencv = note("opencv core-ms/clip", 1000 * opencv_alone(paths, image_size) / n_clips)
+        opencv = 1000 * opencv_alone(paths, image_size)[0] / n_clips
+        note("opencv core-ms/clip", opencv)
         note("times, decode", opencv / decode)
         if plan.name == "litert":
             alone = 1000 * engine_alone(backbone, batches) * N_FRAMES
             bound = 1000 * cores / (decode + note("engine core-ms/clip", alone))
             note("bound clips/s", bound)
             note("share of bound", rate / bound)
+            before = children_core_seconds()
+            run_framehead(videos, options)
+            whole = note("whole core-s", children_core_seconds() - before)
+            note("times, forward", run_forward(videos, options) / whole)
         else:
             note("forward alone frames/s", forward_alone(backbone))
             note("decode alone frames/s", 1000 * cores * N_FRAMES / decode)
