@@ -22,7 +22,7 @@ from features.video.source import USUAL_RATE, VideoSource, name_codec, read_pack
 
 KEPT_BYTES = 64 * 2**20
 _MOV = "mov,mp4,m4a,3gp,3g2,mj2"
-_EXACT_CONTAINERS = frozenset({_MOV, "matroska,webm"})
+_EXACT_CONTAINERS = frozenset({_MOV, "matroska,webm", "flv"})
 # So many wrong time stamps in a row do not make a new beginning.
 _MOST_WRONG = 8
 
