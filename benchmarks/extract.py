@@ -40,7 +40,8 @@ from features import (
     choose_sampling,
     extract_features,
 )
-from features.backbone.engines import EngineChoice, KerasEngine, choose_engine, litert_model_path
+from features.backbone.converted import convert_backbone
+from features.backbone.engines import EngineChoice, KerasEngine, choose_engine
 from features.backbone.litert import LiteRTEngine
 from features.backbone.weights import BackboneFiles, find_backbone
 from features.clips.discover import discover_clips
@@ -127,7 +128,7 @@ def opencv_alone(paths: list[Path], size_px: int) -> tuple[float, list[FrameArra
 
 def engine_alone(backbone: BackboneFiles, batches: list[FrameArray]) -> float:
     """Return core-seconds per frame of the engine on one thread."""
-    engine = LiteRTEngine(litert_model_path(backbone))
+    engine = LiteRTEngine(convert_backbone(backbone.spec, backbone.weights_path))
     engine.embed(batches[0])
     started = time.process_time()
     n_frames = 0

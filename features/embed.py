@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from features.backbone.engines import EngineChoice, EnginePlan, KerasEngine, litert_model_path
+from features.backbone.converted import convert_backbone
+from features.backbone.engines import EngineChoice, EnginePlan, KerasEngine
 from features.backbone.litert import Engine
 from features.backbone.weights import BackboneFiles
 from features.errors import OptionInvalid, SamplingError
@@ -98,7 +99,9 @@ def embed_clips(
     settings = WorkerSettings(
         sampling=header.sampling,
         size_px=header.backbone.size_px,
-        model_path=litert_model_path(backbone) if engine.name == "litert" else None,
+        model_path=convert_backbone(backbone.spec, backbone.weights_path)
+        if engine.name == "litert"
+        else None,
         dtype=header.dtype,
         stall_seconds=options.stall_seconds,
         memory_bytes=options.memory_bytes,

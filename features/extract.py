@@ -231,7 +231,7 @@ def extract_features(
     header = StoreHeader(files.spec, sampling or choose_sampling(), dtype)
     require_frame_rates(discovery.clips, header.sampling)
     with lock_store(store_path):
-        engine_plan = choose_engine(embedding.engine)
+        engine_plan = choose_engine(embedding.engine, backbone.precision)
         if overwrite:
             remove_store(store_path)
         existing = _open_existing(store_path, header)
@@ -318,7 +318,7 @@ def preview_features(
         discovery.clips, existing.clips if existing else (), retry_failed=retry_failed
     )
     clips = _choose_sample(plan.to_decode, embedding.count_workers())
-    engine = choose_engine(embedding.engine)
+    engine = choose_engine(embedding.engine, backbone.precision)
     started = time.perf_counter()
     finished: list[tuple[float, int]] = []
     if clips:

@@ -23,6 +23,7 @@ OutcomeStatus = Literal["done", "already", "failed"]
 TimeUnit = Literal["seconds", "frames"]
 VectorDtype = Literal["float16", "float32"]
 Decoder = Literal["pyav", "opencv"]
+Precision = Literal["float32", "int8"]
 
 # Between the names of several classes where they are one text.
 LABEL_JOINT = ";"
@@ -149,6 +150,10 @@ class BackboneSpec:
     resize, colour_order, scaling, pooling : str
         How a frame enters the network, and how the last feature map becomes a vector; see
         `features.video.frames.resize_frame`.
+    precision : {"float32", "int8"}
+        In which numbers the network computes.
+    model_sha256 : str
+        Of the quantised network, hexadecimal; empty for float32.
     """
 
     name: str
@@ -161,6 +166,8 @@ class BackboneSpec:
     colour_order: str = "RGB"
     scaling: str = "[-1, 1]"
     pooling: str = "avg"
+    precision: Precision = "float32"
+    model_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +196,8 @@ class StoreHeader:
         fields = asdict(self)
         if self.decoder == "opencv":  # its stores do not say so
             del fields["decoder"]
+        if self.backbone.precision == "float32":  # nor do stores of the time before int8
+            del fields["backbone"]["precision"], fields["backbone"]["model_sha256"]
         return fields
 
     @classmethod

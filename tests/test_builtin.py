@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.backbone.engines import converted_path, litert_model_path
+from features.backbone.converted import convert_backbone, converted_path
 from features.backbone.litert import LiteRTEngine
 from features.backbone.model import build_backbone
 from features.backbone.weights import (
@@ -79,7 +79,7 @@ def test_a_killed_conversion_leaves_nothing() -> None:
     out.unlink(missing_ok=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     code = "from features.backbone.model import main; main()"
-    words = [backbone.weights_path, out, BUILTIN_ALPHA, BUILTIN_SIZE_PX]
+    words = [backbone.weights_path, out, BUILTIN_ALPHA, BUILTIN_SIZE_PX, "float32"]
     killed = subprocess.Popen([sys.executable, "-c", code, *map(str, words)], cwd=ROOT)
     while not list(out.parent.glob("*.partial")):
         time.sleep(0.01)
@@ -87,7 +87,7 @@ def test_a_killed_conversion_leaves_nothing() -> None:
     killed.kill()
     killed.wait()
     assert list(out.parent.glob(".*.partial")), "it was killed too late: the test shows nothing"
-    assert litert_model_path(backbone) == out
+    assert convert_backbone(backbone.spec, backbone.weights_path) == out
     assert not list(out.parent.glob("*.partial*"))
 
 
@@ -96,7 +96,11 @@ def test_engines_agree_and_the_vectors_mean_something() -> None:
     frames = drawn_frames(seed=1)
     model = build_backbone(builtin_path(), alpha=BUILTIN_ALPHA, size_px=BUILTIN_SIZE_PX)
     by_keras = np.asarray(model.predict_on_batch(frames), np.float64)
-    by_litert = LiteRTEngine(litert_model_path(backbone)).embed(frames).astype(np.float64)
+    by_litert = (
+        LiteRTEngine(convert_backbone(backbone.spec, backbone.weights_path))
+        .embed(frames)
+        .astype(np.float64)
+    )
     likeness = (by_keras * by_litert).sum(1) / (
         np.linalg.norm(by_keras, axis=1) * np.linalg.norm(by_litert, axis=1)
     )

@@ -30,7 +30,8 @@ from features import (
     read_clip,
     read_embeddings,
 )
-from features.backbone.engines import EngineChoice, KerasEngine, choose_engine, litert_model_path
+from features.backbone.converted import convert_backbone
+from features.backbone.engines import EngineChoice, KerasEngine, choose_engine
 from features.backbone.litert import LiteRTEngine
 from features.backbone.weights import find_backbone
 from features.errors import (
@@ -287,7 +288,7 @@ def test_engines_agree_with_keras_applications(
     reference = network.predict(scaled, verbose=0)
 
     backbone = find_backbone(tiny_backbone(tiny_weights))
-    litert = LiteRTEngine(litert_model_path(backbone))
+    litert = LiteRTEngine(convert_backbone(backbone.spec, backbone.weights_path))
     vectors = np.concatenate([litert.embed(batch.frames[start : start + 4]) for start in (0, 4)])
     assert least_cosine(vectors, reference) > SAME
     assert least_cosine(KerasEngine(backbone).embed(batch.frames), reference) > SAME

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from conftest import RunCli, parse_json
 
+from features.backbone.converted import converted_path
 from features.backbone.download import download_file, probe_address
-from features.backbone.engines import converted_path
 from features.backbone.weights import (
     BUILTIN,
     BUILTIN_ALPHA,

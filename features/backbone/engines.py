@@ -6,33 +6,24 @@ Both take the same uint8 frames and give the same vectors (cosine above 0.9999).
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import json
-import logging
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 
-from features.backbone.model import EXIT_WEIGHTS_UNREADABLE, build_backbone
+from features.backbone.model import build_backbone
 from features.backbone.weights import BackboneFiles
-from features.errors import EngineUnavailable, OutputUnwritable, WeightsUnreadable
-from features.records import BackboneSpec, FrameArray
+from features.errors import EngineUnavailable, OptionInvalid
+from features.records import FrameArray, Precision
 from features.system.keras import import_keras
-from features.system.processes import rebuild_problem, run_helper
 from features.system.versions import is_installed, package_version
-
-_LOG = logging.getLogger("framehead")
 
 EngineName = Literal["litert", "keras"]
 EngineChoice = Literal["auto", "litert", "keras"]
 
 _KERAS_BATCH_FRAMES = {"cpu": 32, "gpu": 256}
-_CONVERSION_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +58,29 @@ class KerasEngine:
         return vectors[:n]
 
 
-def choose_engine(choice: EngineChoice = "auto") -> EnginePlan:
-    """Decide which engine runs: Keras on a GPU, else LiteRT, else Keras on the CPU."""
+def choose_engine(choice: EngineChoice = "auto", precision: Precision = "float32") -> EnginePlan:
+    """Decide which engine runs: Keras on a GPU, else LiteRT, else Keras on the CPU.
+
+    int8 runs on LiteRT only, GPU or not.
+    """
     has_litert = is_installed("ai-edge-litert")
     if choice == "keras":
-        return EnginePlan("keras", "asked for")
-    if choice == "litert":
-        if not has_litert:
-            raise EngineUnavailable(
-                "--engine litert needs the package ai-edge-litert, which is not installed.",
-                hint="pip install ai-edge-litert (it has no wheel for every platform), or use "
-                "--engine keras",
+        if precision == "int8":
+            raise OptionInvalid(
+                "int8 runs on LiteRT. Received: engine=keras, precision=int8.",
+                hint="leave out --engine keras; or use --precision float32, for which the store "
+                "has to be made anew",
             )
-        return EnginePlan("litert", "asked for")
+        return EnginePlan("keras", "asked for")
+    if choice == "litert" or precision == "int8":
+        if not has_litert:
+            wanted = "--engine litert" if choice == "litert" else "int8"
+            raise EngineUnavailable(
+                f"{wanted} needs the package ai-edge-litert, which is not installed.",
+                hint="pip install ai-edge-litert (it has no wheel for every platform), or use "
+                + ("--engine keras" if precision == "float32" else "--precision float32"),
+            )
+        return EnginePlan("litert", "asked for" if choice == "litert" else "it alone runs int8")
     if nvidia_driver_sees_gpu():
         if keras_sees_gpu():
             return EnginePlan("keras", "Keras sees a GPU")
@@ -121,48 +122,3 @@ def engine_version(name: EngineName) -> str:
     """Return the version of the package that executes the backbone."""
     package = "ai-edge-litert" if name == "litert" else "keras"
     return f"{package} {package_version(package)}"
-
-
-def cache_folder() -> Path:
-    """Return where framehead keeps converted backbones: the user's cache folder."""
-    return Path(platformdirs.user_cache_dir("framehead", appauthor=False))
-
-
-def converted_path(spec: BackboneSpec) -> Path:
-    """Return where a backbone's LiteRT file is or would be, named by what made it."""
-    key = f"{spec.weights_sha256} {spec.alpha} {spec.size_px} {_CONVERSION_VERSION}"
-    digest = hashlib.sha256(key.encode()).hexdigest()[:24]
-    return cache_folder() / f"mobilenetv2-{digest}.tflite"
-
-
-def litert_model_path(backbone: BackboneFiles) -> Path:
-    """Return the backbone as a LiteRT file in the cache folder, converting it the first time."""
-    spec = backbone.spec
-    folder = cache_folder()
-    out = converted_path(spec)
-    if out.is_file():
-        return out
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise OutputUnwritable(
-            f"The cache folder must be writable. Creating '{folder}' failed: {problem}.",
-            hint="set XDG_CACHE_HOME to a folder where you may write",
-        ) from problem
-    _LOG.info("Preparing the backbone for LiteRT (once, 10 to 30 s)")
-    # A process of its own keeps TensorFlow's memory and notices out of this one.
-    finished = run_helper(
-        "features.backbone.model",
-        *map(str, (backbone.weights_path, out, spec.alpha, spec.size_px)),
-        # Only TensorFlow converts, whichever backend computes.
-        environment={"KERAS_BACKEND": "tensorflow"},
-    )
-    if finished.code == EXIT_WEIGHTS_UNREADABLE:
-        raise rebuild_problem(json.loads(finished.output), WeightsUnreadable)
-    if finished.fault or not out.is_file():
-        raise EngineUnavailable(
-            "Converting the backbone for LiteRT failed: "
-            f"{finished.fault or 'it ended without a file'}.",
-            hint="use --engine keras, which needs no conversion, and report this",
-        )
-    return out

@@ -22,7 +22,7 @@ class Engine(Protocol):
 
 
 class LiteRTEngine:
-    """The backbone on LiteRT (XNNPACK), one thread, from the file of `litert_model_path`."""
+    """The backbone on LiteRT (XNNPACK), one thread, from the file of `convert_backbone`."""
 
     # Of one call. Inside, it goes frame by frame: what one frame needs stays in the cache of a
     # core, which does about a twentieth more frames per core-second than batches of four.

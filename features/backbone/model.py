@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from features.backbone.int8 import quantise_backbone
 from features.errors import WeightsUnreadable
 from features.system.files import private_folder, sole_writer, whole_file
 from features.system.keras import import_keras
@@ -65,7 +66,9 @@ def _load_weights(network: Any, weights_path: Path, alpha: float) -> None:
         ) from problem
 
 
-def convert_to_litert(weights_path: Path, out: Path, *, alpha: float, size_px: int) -> None:
+def convert_to_litert(
+    weights_path: Path, out: Path, *, alpha: float, size_px: int, precision: str
+) -> None:
     """Write the backbone as a LiteRT file, unless another process has done so meanwhile.
 
     Only TensorFlow converts. Call it in a process of its own: it moves that process's
@@ -77,19 +80,28 @@ def convert_to_litert(weights_path: Path, out: Path, *, alpha: float, size_px: i
         # TensorFlow's temporary files are large, and nobody would clear them after a kill.
         tempfile.tempdir = str(folder)
         model = build_backbone(weights_path, alpha=alpha, size_px=size_px)
-        import tensorflow as tf
-
         with whole_file(out, sync=True) as partial:
+            if precision == "int8":
+                partial.write_bytes(quantise_backbone(model, size_px=size_px))
+                return
+            import tensorflow as tf
+
             # Keras before 3.13 cannot export to LiteRT; TensorFlow's converter always could.
             partial.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
 
 
 def main() -> None:
-    """Convert as the command line says, WEIGHTS OUT ALPHA SIZE; a known fault is answered."""
-    weights_path, out, alpha, size_px = sys.argv[1:]
+    """Convert as the command line says, WEIGHTS OUT ALPHA SIZE PRECISION; answer a known fault."""
+    weights_path, out, alpha, size_px, precision = sys.argv[1:]
     answers = claim_output()
     try:
-        convert_to_litert(Path(weights_path), Path(out), alpha=float(alpha), size_px=int(size_px))
+        convert_to_litert(
+            Path(weights_path),
+            Path(out),
+            alpha=float(alpha),
+            size_px=int(size_px),
+            precision=precision,
+        )
     except WeightsUnreadable as problem:
         answers.write(json.dumps(describe_problem(problem)).encode())
         answers.close()

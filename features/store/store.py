@@ -270,11 +270,22 @@ def require_same_settings(have: StoreHeader, want: StoreHeader, *, where: str) -
         "All embeddings of a store must be made in the same way. "
         f"'{where}' has fingerprint {have.fingerprint[:12]}, the settings asked for have "
         f"{want.fingerprint[:12]} ({differences}).",
-        hint="repeat the store's settings, give another --out, or --overwrite to start anew"
-        if (have.decoder, want.decoder) != ("opencv", "pyav")
-        else "stores made by OpenCV can be used, but not added to or mixed with others; to redo "
-        f"this one: framehead extract-features VIDEOS --out '{where}' --overwrite",
+        hint=_how_to_match(have, want, where),
     )
+
+
+def _how_to_match(have: StoreHeader, want: StoreHeader, where: str) -> str:
+    if (have.decoder, want.decoder) == ("opencv", "pyav"):
+        return (
+            "stores made by OpenCV can be used, but not added to or mixed with others; to redo "
+            f"this one: framehead extract-features VIDEOS --out '{where}' --overwrite"
+        )
+    if [name for name, *_ in _differing_fields(have, want)] == ["backbone.model_sha256"]:
+        return (
+            "delete the int8 file that framehead weights lists, to quantise it anew; if that gives "
+            "no other, copy the file of this name from the machine where the store was made"
+        )
+    return "repeat the store's settings, give another --out, or --overwrite to start anew"
 
 
 def remove_store(path: Path) -> None:

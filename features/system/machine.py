@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
+_CPUINFO = Path("/proc/cpuinfo")
+# Instructions that add up products of 8-bit integers, as Linux names them.
+_INT8_INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 
 
 def usable_cores() -> int:
@@ -35,6 +40,18 @@ def memory_limit_bytes(cgroup: Path = _CGROUP, meminfo: Path = _MEMINFO) -> int 
     elif "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):  # not Linux
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min(limits, default=None)
+
+
+def int8_instructions(cpuinfo: Path = _CPUINFO) -> tuple[str, ...] | None:
+    """Name the processor's instructions for products of 8-bit integers; None if it is not known."""
+    if sys.platform == "darwin" and platform.machine() == "arm64":
+        return ("asimddp",)
+    try:
+        lines = cpuinfo.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return tuple(name for name in _INT8_INSTRUCTIONS if name in flags.split())
 
 
 def free_bytes(folder: Path) -> int:

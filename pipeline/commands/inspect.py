@@ -80,7 +80,11 @@ def to_text(summary: StoreSummary) -> str:
         ["frames", f"{summary.frames} ({summary.header.sampling})"],
         ["embedding", f"{backbone.embedding_dim} x {summary.header.dtype}"],
         ["size on disk", format_bytes(summary.size_bytes)],
-        ["backbone", f"{backbone.name} alpha {backbone.alpha:g}, {backbone.size_px} px"],
+        [
+            "backbone",
+            f"{backbone.name} alpha {backbone.alpha:g}, {backbone.size_px} px, "
+            f"{backbone.precision}",
+        ],
         ["weights", f"{backbone.weights} (sha256 {backbone.weights_sha256[:12]})"],
         [
             "input",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from features.backbone.engines import cache_folder, converted_path
+from features.backbone.converted import cache_folder, converted_path
 from features.backbone.weights import (
     BUILTIN,
     BUILTIN_ALPHA,
@@ -19,7 +19,7 @@ from features.backbone.weights import (
     embedding_dim,
     imagenet_path,
 )
-from features.records import BackboneSpec
+from features.records import BackboneSpec, Precision
 from features.system.files import hash_file
 from pipeline.doctor.probes import ProbeAnswer, run_probe
 
@@ -92,13 +92,16 @@ def list_weights(*, limit_seconds: float = 120.0) -> tuple[WeightsSummary, Probe
 
 
 def _list_converted(files: tuple[WeightsFile, ...]) -> tuple[ConvertedModel, ...]:
-    source_of = {
-        converted_path(
-            BackboneSpec(
-                "MobileNetV2", f.name, f.sha256, f.alpha, f.size_px, embedding_dim(f.alpha)
-            )
+    specs = {
+        BackboneSpec(
+            "MobileNetV2", f.name, f.sha256, f.alpha, f.size_px, embedding_dim(f.alpha)
         ): f.path
         for f in files
+    }
+    source_of = {
+        converted_path(replace(spec, precision=precision)): path
+        for spec, path in specs.items()
+        for precision in get_args(Precision)
     }
     return tuple(
         ConvertedModel(path, path.stat().st_size, source_of.get(path))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from features.backbone.converted import converted_path
 from features.backbone.engines import choose_engine
 from features.backbone.weights import IMAGENET, BackboneFiles, BackboneOptions, find_backbone
 from features.clips.discover import NO_LABELS, FolderOptions, discover_clips
@@ -162,7 +163,7 @@ def predict_videos(
     n_steps = len(clips) + len(targets)
     backbone = find_run_backbone(run, weights)
     on_progress(Progress(n_steps, 0, 0, None))
-    plan = choose_engine(embedding.engine)
+    plan = choose_engine(embedding.engine, backbone.spec.precision)
     predictions: list[Prediction] = []
     failures: list[ClipOutcome] = []
     waiting: list[tuple[ClipRecord, ClipEmbedding]] = []
@@ -227,7 +228,7 @@ def find_run_backbone(run: Run, weights: str | Path | None = None) -> BackboneFi
     """
     wanted = run.header.backbone
     place = wanted.weights if weights is None else weights
-    found = find_backbone(BackboneOptions(place, wanted.alpha, wanted.size_px))
+    found = find_backbone(BackboneOptions(place, wanted.alpha, wanted.size_px, wanted.precision))
     if found.spec.weights_sha256 != wanted.weights_sha256:
         raise WeightsMismatch(
             "A run predicts with the weights that its embeddings were made with. "
@@ -235,6 +236,15 @@ def find_run_backbone(run: Run, weights: str | Path | None = None) -> BackboneFi
             f"'{found.weights_path}' has {found.spec.weights_sha256[:12]}.",
             hint="give the right file with --weights"
             + ("" if wanted.weights != IMAGENET else " PATH, or delete it to download it anew"),
+        )
+    if found.spec.model_sha256 != wanted.model_sha256:
+        path = converted_path(found.spec)
+        raise WeightsMismatch(
+            "A run predicts with the same quantised network that its embeddings were made with. "
+            f"'{run.path}' asks for sha256 {wanted.model_sha256[:12]}, '{path}' has "
+            f"{found.spec.model_sha256[:12]}.",
+            hint=f"delete '{path}' to quantise it anew; if that gives no other, copy the file of "
+            "this name from the machine where the store was made (framehead weights says where)",
         )
     return found
 
