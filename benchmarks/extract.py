@@ -181,7 +181,7 @@ def run_usual(videos: Path, options: list[str]) -> tuple[float, float]:
 
 def embed_forward(paths: list[Path], backbone: BackboneFiles) -> None:
     """Decode clips forward with OpenCV and embed their frames, as a process would without more."""
-    engine = LiteRTEngine(litert_model_path(backbone))
+    engine = LiteRTEngine(convert_backbone(backbone.spec, backbone.weights_path))
     for path in paths:
         _, clips = opencv_alone([path], backbone.spec.size_px)
         engine.embed(clips[0])
