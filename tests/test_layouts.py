@@ -136,6 +136,16 @@ def test_a_wrapper_inside_of_every_split_folder() -> None:
         ),
         (("train_set/a.avi", "walk/b.avi"), "'train_set' is called"),
         (("train/train_videos/a/1.avi", "test/test_videos/a/2.avi"), "'test_videos', 'train_vid"),
+        (("01_train/a/1.avi", "02_test/a/2.avi"), "'01_train', '02_test' are called like parts"),
+        (
+            ("train/videos/jump/a.avi", "test/jump/b.avi", "test/walk/c.avi"),
+            "'jump' is one of them, and lies in 'videos' as well",
+        ),
+        (
+            ("cam1/jump/a.avi", "cam1/walk/b.avi", "cam2/jump/c.avi", "cam2/walk/d.avi"),
+            "'cam1', 'cam2' differ in their numbers, and hold the same folders: 'jump', 'walk'",
+        ),
+        (("train/high jump/a.avi", "test/High_Jump /b.avi"), "'High_Jump ', 'high jump' do not"),
     ],
 )
 def test_two_readings_are_refused_with_what_was_found(names: tuple[str, ...], message: str) -> None:
@@ -149,6 +159,23 @@ def test_classes_that_only_contain_a_word_of_splits_are_classes() -> None:
         ("test drive", ""),
         ("part 1", ""),
     ]
+
+
+def test_numbered_takes_inside_of_class_folders_are_no_classes() -> None:
+    names = [f"{label}/{take}/a.avi" for label in ("jump", "walk") for take in ("cam1", "cam2")]
+    assert found_in(*names) == [("jump", "")] * 2 + [("walk", "")] * 2
+
+
+def test_a_split_folder_that_was_unpacked_into_itself() -> None:
+    names = ("train/train/jump/a.avi", "test/test/jump/b.avi", "test/test/walk/c.avi")
+    assert found_in(*names) == [("jump", "train"), ("jump", "test"), ("walk", "test")]
+
+
+def test_folders_of_the_system_are_no_classes(tmp_path: Path) -> None:
+    names = ("jump/a.avi", "walk/b.avi", "$RECYCLE.BIN/c.avi", "walk/@eaDir/d.avi")
+    found = discover_clips(make_files(tmp_path / "v", *names))
+    assert [clip.clip_id for clip in found.clips] == ["jump/a.avi", "walk/b.avi"]
+    assert {item.path for item in found.ignored} == {"$RECYCLE.BIN", "walk/@eaDir"}
 
 
 def test_levels_that_may_be_classes_are_named() -> None:

@@ -18,14 +18,19 @@ from features.clips.annotations import (
 )
 from features.clips.formats import read_annotations
 from features.clips.groups import infer_groups, match_groups, show_regex
-from features.clips.layout import find_split_word, is_split_word, name_parts, read_layout
+from features.clips.layout import (
+    find_alike,
+    find_split_word,
+    is_split_word,
+    name_parts,
+    read_layout,
+)
 from features.clips.walk import (
     EVERY_SUFFIX,
     VIDEO_SUFFIXES,
     PathFinder,
     VideoFiles,
     find_video_files,
-    fold_name,
     read_suffixes,
 )
 from features.errors import LayoutUnclear, ManifestError, NoClips, OptionInvalid, VideosNotFound
@@ -347,11 +352,10 @@ def _clips_from_files(root: Path, files: VideoFiles, options: FolderOptions) -> 
     labels = {label for clip in clips.values() for label in clip.classes}
     if options.label_separator is None:
         _require_no_lists(labels)
-    spellings = {fold_name(label): label for label in labels}
-    alike = sorted(label for label in labels if spellings[fold_name(label)] != label)
-    if alike:
-        other = spellings[fold_name(alike[0])]
-        notes = (*notes, f"'{alike[0]}' and '{other}' differ only in case, and are two classes")
+    notes += tuple(
+        f"{_name(same)} differ only in case, spaces or underscores, and are {len(same)} classes"
+        for same in find_alike(labels)[:_MOST_NAMED]
+    )
     return Discovery(
         root,
         tuple(clips.values()),

@@ -158,7 +158,7 @@ def _find_wrapper(node: _Folder) -> str | None:
 def _read_split_folders(folders: dict[str, _Folder]) -> Layout:
     part_of = name_parts(folders)
     splits = {file: part_of[name] for name, node in folders.items() for file in node.all_files()}
-    level = dict(folders)
+    level = {name: _unpack_twice(name, node) for name, node in folders.items()}
     while (inner := _common_wrapper(list(level.values()))) is not None:
         level = {
             name: node.folders[inner] if node.folders else _Folder() for name, node in level.items()
@@ -179,6 +179,7 @@ def _read_split_folders(folders: dict[str, _Folder]) -> Layout:
         for label, below in node.folders.items():
             classes.setdefault(label, _Folder()).folders.update(below.folders)
     _require_classes(classes)
+    _require_one_level(classes)
     flat = sorted(name for name, node in folders.items() if not node.folders)
     loose = sorted(file for file in splits if file not in labels)
     notes = []
@@ -190,6 +191,13 @@ def _read_split_folders(folders: dict[str, _Folder]) -> Layout:
     notes += _note_levels(classes)
     what = "class folders" if labels else "no class folders"
     return Layout(labels, splits, f"{what} below the split folders {names}", tuple(notes))
+
+
+def _unpack_twice(name: str, node: _Folder) -> _Folder:
+    """Go into train/train, as unpacking an archive into a folder of its name leaves it."""
+    inner = node.folders.get(name)
+    is_alone = inner is not None and inner.folders and not inner.files
+    return inner if inner and is_alone and len(node.folders) == 1 and not node.files else node
 
 
 def _common_wrapper(level: list[_Folder]) -> str | None:
@@ -211,6 +219,7 @@ def _read_class_folders(folders: dict[str, _Folder]) -> Layout:
     if len(set(parts.values())) < 2:
         for label, node in folders.items():
             _require_no_splits(label, node)
+        _require_one_level(folders)
         return Layout(labels, {}, "class folders", _note_levels(folders))
     splits: dict[str, str] = {}
     for label, node in folders.items():
@@ -236,8 +245,8 @@ def _require_classes(names: Collection[str]) -> None:
     alike: dict[str, list[str]] = {}
     for name in names:
         rest, n_found = _PIECE.subn("*", name.lower())
-        if n_found:
-            alike.setdefault(rest, []).append(name)
+        if n_found:  # 01_train and 02_test as well
+            alike.setdefault(re.sub(r"\d+", "#", rest), []).append(name)
     pieces += [name for same in alike.values() if len(same) > 1 for name in same]
     if pieces:
         raise LayoutUnclear(
@@ -246,6 +255,32 @@ def _require_classes(names: Collection[str]) -> None:
             "an archive.",
             hint="call split folders train, val and test, and move class folders of other parts "
             f"into one folder; or {_REMEDY}",
+        )
+
+
+def _require_one_level(folders: dict[str, _Folder]) -> None:
+    """Refuse class folders that seem to hold the classes, such as cam1/jump and cam2/jump."""
+    inside: dict[str, list[str]] = {}
+    for label, node in folders.items():
+        for name in node.folders:
+            inside.setdefault(name, []).append(label)
+    twice = [name for name, labels in inside.items() if name in folders and labels != [name]]
+    shared = [name for name, labels in inside.items() if len(labels) > 1]
+    kinds = {re.sub(r"\d+", "#", name) for name in folders}
+    n_shared_kinds = len({re.sub(r"\d+", "#", name) for name in shared})
+    is_numbered = len(folders) > 1 and len(kinds) == 1 and n_shared_kinds > 1
+    if twice or is_numbered:
+        name = (twice or shared)[0]
+        which = next(label for label in inside[name] if label != name)
+        found = (
+            f"'{name}' is one of them, and lies in '{which}' as well"
+            if twice
+            else f"{_name(list(folders))} differ in their numbers, and hold the same folders: "
+            f"{_name(shared)}"
+        )
+        raise LayoutUnclear(
+            f"Class folders lie side by side, and are named after classes. {found}.",
+            hint=f"lay the clips out as CLASS/CLIP, with further folders below; or {_REMEDY}",
         )
 
 
@@ -284,16 +319,22 @@ def _require_no_splits(label: str, node: _Folder) -> None:
         )
 
 
-def _require_different(labels: set[str]) -> None:
+def find_alike(labels: Collection[str]) -> list[list[str]]:
+    """Find names of classes that differ only in case, spaces, underscores and hyphens."""
     spellings: dict[str, set[str]] = {}
     for label in labels:
-        spellings.setdefault(fold_name(label), set()).add(unicodedata.normalize("NFC", label))
-    for same in spellings.values():
-        if len(same) > 1:
-            raise LayoutUnclear(
-                f"Class names must differ in more than case. {_name(sorted(same))} do not.",
-                hint=f"rename one of the folders; or {_REMEDY}",
-            )
+        squashed = re.sub(r"[\s_-]+", " ", fold_name(label)).strip()
+        spellings.setdefault(squashed, set()).add(unicodedata.normalize("NFC", label))
+    return [sorted(same) for same in spellings.values() if len(same) > 1]
+
+
+def _require_different(labels: set[str]) -> None:
+    for same in find_alike(labels):
+        raise LayoutUnclear(
+            "Class names must differ in more than case, spaces and underscores. "
+            f"{_name(same)} do not.",
+            hint=f"rename one of the folders; or {_REMEDY}",
+        )
 
 
 def _name(items: Sequence[str]) -> str:

@@ -28,6 +28,10 @@ _OTHER_SUFFIXES = (
     *(".jsonl", ".log", ".mat", ".md", ".mp3", ".npy", ".npz", ".pdf", ".pkl", ".py", ".rtf"),
     *(".srt", ".sh", ".tsv", ".txt", ".vtt", ".wav", ".xls", ".xlsx", ".xml", ".yaml", ".yml"),
 )
+# Folders that systems make: what lies there was thrown away, or is made of other files.
+_SYSTEM_FOLDERS = frozenset(
+    {"__macosx", "$recycle.bin", "#recycle", "@eadir", "lost+found", "system volume information"}
+)
 EVERY_SUFFIX = "all"
 _DRIVE = re.compile(r"[A-Za-z]:/")
 
@@ -108,7 +112,7 @@ def _search_archive(path: Path, suffixes: frozenset[str]) -> _Search:
         for member in names:
             name = PurePosixPath(member).relative_to(top).as_posix()
             parts = PurePosixPath(name).parts
-            is_hidden = any(part.startswith(".") for part in parts) or parts[0] == "__MACOSX"
+            is_hidden = parts[-1].startswith(".") or any(map(_is_passed_over, parts[:-1]))
             reason = "hidden file" if is_hidden else _judge_suffix(parts[-1], suffixes)
             if not is_hidden and _is_frame(name, suffixes):
                 pictures_in.setdefault(folder, []).append(parts[-1])
@@ -171,9 +175,10 @@ def _search_folder(root: Path, suffixes: frozenset[str]) -> _Search:
         )
         if is_linked:
             linked_folders.add(str(relative))
-        for name in [name for name in folders if name.startswith(".")]:
+        for name in list(filter(_is_passed_over, folders)):
             folders.remove(name)
-            ignored.append(IgnoredFile((relative / name).as_posix(), "hidden folder"))
+            what = "hidden folder" if name.startswith(".") else "a folder of the system"
+            ignored.append(IgnoredFile((relative / name).as_posix(), what))
         # Real folders first, so that a link never takes the place of what it points to.
         folders.sort(key=lambda name: ((root / relative / name).is_symlink(), name))
         for name in sorted(files):
@@ -189,6 +194,10 @@ def _search_folder(root: Path, suffixes: frozenset[str]) -> _Search:
             if is_linked or (root / path).is_symlink():
                 links.add(path.as_posix())
     return found, links, ignored, pictures_in
+
+
+def _is_passed_over(folder: str) -> bool:
+    return folder.startswith(".") or folder.lower() in _SYSTEM_FOLDERS
 
 
 def fold_name(name: str) -> str:
