@@ -503,8 +503,6 @@ def _write_results(
 ) -> None:
     """Write ``comparison.json``, ``comparison.csv``, and each split for ``train-head --split``."""
     ranked = [asdict(head) for head in comparison.heads]
-    for head in ranked if not comparison.is_multilabel else ():
-        del head["labels"]
     flat = [{**head, **head["accuracy"]} for head in ranked]
     columns = ["name", "mean", "low", "high", "balanced_accuracy", "macro_f1", "top5"]
     if comparison.is_multilabel:
