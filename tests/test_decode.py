@@ -640,6 +640,25 @@ def test_pictures_of_a_span_are_those_of_that_part(clips: dict[str, Path], tmp_p
     np.testing.assert_array_equal(pictures, whole[5:50])
 
 
+def test_a_span_that_damage_leaves_without_a_frame_is_said_to_have_none(
+    clips: dict[str, Path], tmp_path: Path
+) -> None:
+    content = bytearray(clips["vp9-mp4"].read_bytes())
+    with av.open(str(clips["vp9-mp4"])) as source:
+        places = [packet.pos for packet in source.demux(video=0) if packet.size]
+    for number in (*range(20, 40), 59):  # of a whole group of pictures nothing decodes
+        place = places[number]
+        assert place is not None
+        content[place + 1 : place + 12] = bytes(11)
+    path = tmp_path / "harmed.mp4"
+    path.write_bytes(content)
+    n_frames = read(path, choose_sampling(all_frames=True))[1].n_frames_decoded
+    assert n_frames < 50
+    for sampling in (choose_sampling(n_frames=7), choose_sampling(all_frames=True)):
+        with pytest.raises(VideoUnreadable, match="no frame between 55 and the end"):
+            read(path, sampling, span=Span(55, unit="frames"))
+
+
 def test_one_picture_is_the_frame_of_that_number(clips: dict[str, Path]) -> None:
     for name in ("h264", "h264-open-gop", "h264-interlaced", "vp9", "mpeg2-ts", "mpeg4-avi"):
         for number in (0, 17, 59):

@@ -383,10 +383,10 @@ class _Job:
         self._is_fresh = True  # nothing was sent to the decoder yet
         self._grid = find_grid(index.times, source.frame_rate)
         self._n_decoded = 0
-        self._size = (0, 0)
         self.restart()
 
     def restart(self) -> None:
+        self._size = (0, 0)
         self._buffers = [FrameBuffer(*self._shape) for _ in self._spans]
 
     def _choose(self, times: Any) -> list[IntArray]:
