@@ -391,6 +391,13 @@ def test_a_cut_file_is_called_cut(clips: dict[str, Path], tmp_path: Path) -> Non
     _, facts = read(path, choose_sampling(n_frames=5))
     assert "cut off" in facts.note
     assert 10 < facts.n_frames_decoded < 50
+    for name in ("h264-mkv", "vp8"):
+        content = clips[name].read_bytes()
+        path = tmp_path / f"cut{clips[name].suffix}"
+        path.write_bytes(content[: len(content) * 3 // 5])
+        for sampling in (choose_sampling(n_frames=5), choose_sampling(all_frames=True)):
+            assert "the header claims 2.4 s, 1." in read(path, sampling)[1].note
+        assert "cut off" not in read(clips[name], choose_sampling(n_frames=5))[1].note
 
 
 def test_a_raw_stream_is_counted_at_its_rate(clips: dict[str, Path], tmp_path: Path) -> None:

@@ -64,6 +64,8 @@ __all__ = [
 _SPAN_TOLERANCE = 0.0005
 _ENDLESS = float("inf")
 _MOST_HELD_BYTES = 64 * 2**20
+# The last frame may be shown for longer than others.
+_MOST_SILENT_SECONDS = 0.5
 # Reading on past fewer packets than this is quicker than seeking.
 _LEAST_SEEK = 100
 
@@ -324,7 +326,7 @@ class _PacketReader:
         if self._index.packets is not None or 0 <= number - self._next < _LEAST_SEEK:
             return
         stamp = self._index.dts[number]
-        if stamp is None or "matroska" in self._source.container.format.name:
+        if stamp is None or self._source.is_matroska:
             stamp = self._index.pts[number]
         try:
             self._source.container.seek(stamp, stream=self._source.stream)
@@ -625,6 +627,9 @@ def _notes(source: VideoSource, index: PacketIndex, n_bad: int) -> Iterator[str]
     # One frame less than the header claims is common and harmless.
     if n_shown < index.n_claimed - 1:
         yield f"the header claims {index.n_claimed} frames, {n_shown} are there: cut off"
+    claimed, there = source.claimed_seconds, float(index.times.max(initial=0.0))
+    if index.has_times and there + _MOST_SILENT_SECONDS < claimed:
+        yield f"the header claims {claimed:.1f} s, {there:.1f} are there: cut off"
     n_damaged = max(n_bad, index.n_damaged)
     if n_damaged:
         yield f"damaged: {n_damaged} of {n_packets} {source.unit} are bad"

@@ -70,6 +70,21 @@ class VideoSource:
         return max(round(1 / (rate * base)), 1) if base else 1
 
     @property
+    def claimed_seconds(self) -> float:
+        """How long the stream is by its header, where Matroska says so; 0 if not."""
+        parts = self.stream.metadata.get("DURATION", "").split(":") if self.is_matroska else ()
+        try:
+            hours, minutes, seconds = map(float, parts)
+        except ValueError:
+            return 0.0
+        return 3600 * hours + 60 * minutes + seconds
+
+    @property
+    def is_matroska(self) -> bool:
+        """Whether the container is Matroska or WebM."""
+        return "matroska" in self.container.format.name
+
+    @property
     def start_seconds(self) -> float:
         """Time at which the file begins, sound included, as players count; inf if it has none."""
         start = self.container.start_time
