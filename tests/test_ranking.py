@@ -141,7 +141,8 @@ def test_with_one_seed_no_sentence_says_better() -> None:
     (pair,) = ranking.pairs
     assert (pair.p_value, pair.p_adjusted, pair.is_told_apart) == (None, None, False)
     assert "no head is called better than another" in ranking.verdicts[0]
-    said = [*ranking.verdicts, pair.verdict]
+    said = [*ranking.verdicts, pair.verdict, *(found.verdict for found in ranking.guess_pairs)]
+    assert "as trained with this seed" in said[-2] + said[-1]
     assert not any("is better than" in sentence for sentence in said)
 
 

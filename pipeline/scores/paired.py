@@ -112,7 +112,7 @@ def _test(
                 p_value=None if test is None else float(test.p_values[number]),
                 p_adjusted=p_adjusted,
                 least_found=float(test.least_found[number]) if test and can_be_found else None,
-                verdict=_say(one.name, other.name, score.mean, p_adjusted),
+                verdict=_say(one, other, score.mean, p_adjusted, is_guess=not are_heads),
             )
         )
     return tuple(found)
@@ -178,15 +178,18 @@ def _points(difference: float) -> str:
     return f"{100 * difference:.1f} points"
 
 
-def _say(a: str, b: str, difference: float, p_adjusted: float | None) -> str:
+def _say(
+    one: Contender, other: Contender, difference: float, p_adjusted: float | None, *, is_guess: bool
+) -> str:
+    ranked = (one.name, other.name) if difference >= 0 else (other.name, one.name)
+    points = _points(abs(difference))
     if abs(difference) < 1e-12:
-        return f"{a} and {b} got equally many clips right."
-    lead = f"{a} leads {b} by {_points(difference)}"
-    if difference < 0:
-        lead = f"{b} leads {a} by {_points(-difference)}"
+        return f"{one.name} and {other.name} got equally many clips right."
+    lead = f"{ranked[0]} leads {ranked[1]} by {points}"
     if p_adjusted is None:
         return f"{lead}; one seed cannot tell whether it is better."
     if p_adjusted >= ALPHA:
         return f"{lead}, which may be chance (p = {p_adjusted:.2g})."
-    better = f"{a} is better than {b}" if difference > 0 else f"{b} is better than {a}"
-    return f"{better} by {_points(abs(difference))} (p = {p_adjusted:.2g})."
+    if is_guess and len(one.hits) == 1:
+        return f"{lead} (p = {p_adjusted:.2g}), as trained with this seed."
+    return f"{ranked[0]} is better than {ranked[1]} by {points} (p = {p_adjusted:.2g})."
