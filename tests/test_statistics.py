@@ -348,3 +348,19 @@ def test_heads_that_were_trained_once_are_never_called_better() -> None:
     (pair,) = compare_pairs(heads, groups, "b")
     assert (pair.p_value, pair.p_adjusted, pair.is_told_apart) == (None, None, False)
     assert pair.verdict == "a leads b by 100.0 points; one seed cannot tell whether it is better."
+
+
+@pytest.mark.parametrize("n_groups", [5, 8, 40])
+def test_what_is_found_is_what_lies_above_the_limit(n_groups: int) -> None:
+    rng = np.random.default_rng(n_groups)
+    groups = [f"g{i // 3:02d}" for i in range(3 * n_groups)]
+    found = []
+    for shift in np.linspace(0, 0.6, 60):
+        a = (rng.random((3, 3 * n_groups)) < 0.35 + shift).astype(float)
+        b = (rng.random((3, 3 * n_groups)) < 0.35).astype(float)
+        test = judge_pairs([Contender("a", a), Contender("b", b)], [(0, 1)], groups)
+        is_found = test.p_adjusted[0] < 0.05
+        assert is_found == (abs(a.mean() - b.mean()) > test.least_found[0])
+        found.append(is_found)
+    # With five groups nothing is ever found, 2 of 32 patterns of signs being as extreme.
+    assert any(found) == (n_groups > 5)

@@ -105,8 +105,9 @@ def judge_pairs(
             alone = int((drawn[:, pair] >= observed[pair] - 1e-9).sum())
             rank = int((left[:, place] >= observed[pair] - 1e-9).sum())
             worst = max(worst, int(np.searchsorted(rarities, rank, side="right")))
-            # The observed pattern is one of the possible ones, so p is never 0.
-            p_values[pair] = (alone + 1) / (n_drawn + 1)
+            # The observed pattern and its mirror are among the possible ones, however training
+            # went, so p is never 0.
+            p_values[pair] = max((alone + 1) / (n_drawn + 1), 2.0 ** (1 - len(units.sizes)))
             p_adjusted[pair] = max((worst + 1) / (n_drawn + 1), p_values[pair])
         critical = _critical(values, rarities, len(units.sizes))
         # Heads that never differ, or always by as much, have no standard error.
@@ -252,6 +253,8 @@ def _critical(largest: FloatArray, rarities: IntArray, n_groups: int) -> float:
     n_allowed = int(np.ceil(ALPHA * (n_drawn + 1))) - 2
     # The rarest draws that may be as rare as what is found.
     rank = int(rarities[n_allowed]) - 1 if n_allowed >= 0 else -1
-    # Observed signs are themselves among the patterns.
-    n_own = n_drawn / 2 ** (n_groups - 1)
-    return float(np.sort(largest)[-rank - 1]) if rank >= max(1.0, n_own) else np.inf
+    ranked = np.sort(largest)
+    n_first = int((ranked >= ranked[-1] - 1e-9).sum())
+    # No p is below that of the observed pattern of signs, nor below that of the rarest draws.
+    can_be_found = rank >= n_first and 2.0 ** (1 - n_groups) < ALPHA
+    return float(ranked[-rank - 1]) if can_be_found else np.inf
