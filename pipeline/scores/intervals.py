@@ -20,6 +20,9 @@ from pipeline.scores.variance import (
 # with the weight of one group that fails. Chosen by simulation, see `accuracy_interval`.
 _PRIOR_CORRELATION = 0.8
 _PRIOR_FAILING_GROUPS = 1.0
+# The larger of what three trainings show of luck and of what single groups show is 1 + 1/e times
+# as large as either on average, if luck differs from group to group alone.
+_LEAST_LUCK = 1 - float(np.exp(-1))
 # Degrees of freedom per group beyond the first, more than one because of that belief.
 _FREEDOM = 2
 
@@ -164,7 +167,8 @@ def _weigh_evidence(
     of_training = 0.0
     if variance.of_training > 0 and clip_variance >= 1e-12:
         share = min(1.0, variance.shared / max(variance.between_groups, 1e-300))
-        of_training = share * of_groups + (variance.of_training - variance.shared) / per_clip
+        of_training = _LEAST_LUCK * share * of_groups
+        of_training += (variance.of_training - variance.shared) / per_clip
         of_groups *= 1 - share
     of_groups *= overlap
     inflation = of_groups + of_training
