@@ -14,6 +14,7 @@ from .export.export import export_embeddings as export_embeddings
 from .export.formats import Block as Block
 from .export.formats import ExportFormat as ExportFormat
 from .export.formats import register_format as register_format
+from .heads.linear import ClipVectors as ClipVectors
 from .heads.registry import HeadOptions as HeadOptions
 from .heads.registry import register_head as register_head
 from .runs.predict import Prediction as Prediction

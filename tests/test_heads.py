@@ -20,6 +20,7 @@ from pipeline.data.sequences import (
     sequence_from_vectors,
     take_clips,
 )
+from pipeline.heads.linear import STRENGTHS, ClipVectors, fit_logistic
 from pipeline.heads.model import (
     build_head,
     fit_front,
@@ -38,6 +39,7 @@ from pipeline.training.trainers import BatchTrainer, GraphTrainer, cut_batches
 EVERY_HEAD = [
     *sorted(HEADS),
     *("lstm:both", "lstm:centred", "mean-linear:motion", "transformer:both"),
+    *("lstm:tempo", "mean-linear:mixed", "logreg-thirds:motion"),
 ]
 
 
@@ -132,6 +134,92 @@ def test_lstm_backwards_is_one_forwards_on_reversed_clips() -> None:
         wanted = np.asarray(layers[0]([alone, np.ones((1, n), bool)]))[0][::-1]
         np.testing.assert_allclose(states[row, :n], wanted, atol=1e-6)
         np.testing.assert_allclose(ends[row], wanted[0], atol=1e-6)
+
+
+def test_tempo_is_the_same_at_any_size_and_place_and_overall_counts_as_all() -> None:
+    from pipeline.heads.layers import Tempo
+
+    clips = make_sequences()
+    seen, scaled = (
+        np.asarray(Tempo()([shift + size * clips.vectors, clips.mask]))
+        for size, shift in ((1.0, 0.0), (8.0, 3.0))
+    )
+    np.testing.assert_allclose(scaled, seen, rtol=1e-3, atol=1e-4)
+    frames = next(v[m] for v, m in zip(clips.vectors, clips.mask, strict=True) if m.sum() > 3)
+    row = int(np.argmax(clips.mask.sum(axis=1) > 3))
+    change, spread = np.abs(np.diff(frames, axis=0)), np.sqrt(frames.var(axis=0).mean())
+    wanted = change / (frames.std(axis=0) + 0.1 * spread)
+    np.testing.assert_allclose(seen[row, 1 : len(frames), :DIM], wanted, rtol=1e-3)
+    overall = np.sqrt(np.square(change).mean(axis=1)) / spread
+    np.testing.assert_allclose(seen[row, 1 : len(frames), DIM], overall, rtol=1e-3)
+    still = np.ones((1, 4, DIM), np.float32)
+    assert not np.asarray(Tempo()([still, np.ones((1, 4), bool)])).any()
+
+
+@pytest.mark.parametrize("n_frames", [1, 2, 3, 7])
+def test_thirds_share_the_frames_between_them(n_frames: int) -> None:
+    from pipeline.heads.layers import Pool
+
+    frames = np.random.default_rng(0).normal(size=(1, n_frames, DIM)).astype(np.float32)
+    padded = np.pad(frames, ((0, 0), (0, 2), (0, 0)), constant_values=9.0)
+    mask = np.arange(n_frames + 2)[None] < n_frames
+    thirds = np.asarray(Pool("thirds")([padded * mask[..., None], mask])).reshape(3, DIM)
+    np.testing.assert_allclose(thirds.mean(axis=0), frames[0].mean(axis=0), atol=1e-5)
+    # Three times as fine, each third is a plain mean of as many frames.
+    fine = frames[0].repeat(3, axis=0).reshape(3, n_frames, DIM).mean(axis=1)
+    np.testing.assert_allclose(thirds, fine, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("name", ["logreg", "logreg-std", "logreg-thirds:both", "lda:tempo"])
+def test_linear_heads_say_what_scikit_learn_says(name: str, n_classes: int) -> None:
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.linear_model import LogisticRegression
+
+    train, test = make_sequences(0, n_clips=40), make_sequences(3)
+    for part in (train, test):
+        np.minimum(part.class_indices, n_classes - 1, out=part.class_indices)
+    groups = {clip_id: str(int(clip_id) // 4) for clip_id in train.clip_ids}
+    fitted = fit_head(train, test, head=name, n_classes=n_classes, groups=groups)
+    model = fitted.model
+    inner = import_keras().Model(model.inputs, model.get_layer("logits").input)
+    vectors, other = (predict_probabilities(inner, part).astype(float) for part in (train, test))
+    found = predict_probabilities(model, test)
+    if name.startswith("lda"):
+        theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+        wanted = [theirs.fit(vectors, train.class_indices).predict_proba(other)]
+    else:
+        # Of the parts that ":mixed" and ":both" have the head uses one, or both.
+        used = np.abs(model.get_layer("logits").get_weights()[0]).sum(axis=1) > 0
+        vectors, other = vectors[:, used], other[:, used]
+        scale = np.sqrt(np.square(vectors - vectors.mean(axis=0)).mean())
+        wanted = [
+            LogisticRegression(C=c, max_iter=3000, tol=1e-6)
+            .fit((vectors - vectors.mean(axis=0)) / scale, train.class_indices)
+            .predict_proba((other - vectors.mean(axis=0)) / scale)
+            for c in STRENGTHS
+        ]
+    assert min(np.abs(found - theirs).max() for theirs in wanted) < 2e-3
+    assert len(fitted.history) == fitted.best_epoch == 1
+
+
+def test_strength_is_chosen_with_whole_groups_held_out() -> None:
+    # What clips of one group share gives the class away on clips of that group only.
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(16), 6)
+    labels = (groups % 2).astype(np.int64)
+    vectors = (rng.normal(size=(16, 30))[groups] + 0.1 * rng.normal(size=(96, 30))).astype(
+        "float32"
+    )
+    sure = []
+    for told in (groups, np.arange(96)):
+        clips = ClipVectors(
+            vectors, labels, None, told, np.ones(96, np.float32), 2, np.zeros(30, int), 0
+        )
+        kernel, bias = (np.asarray(found) for found in fit_logistic(clips))
+        logits = vectors @ kernel + bias
+        sure.append(np.abs(logits[:, 1] - logits[:, 0]).mean())
+    assert 4 * sure[0] < sure[1]
 
 
 @pytest.mark.parametrize("name", ["mean-linear", "mlp"])
@@ -286,9 +374,8 @@ def test_workbench_holds_no_data() -> None:
 
 @pytest.mark.parametrize("name", ["mean-linear:both", "lstm:motion", "tcn:centred"])
 def test_halves_do_what_the_whole_does(name: str) -> None:
-    head = build_head(
-        name, embedding_dim=DIM, n_classes=3, options=HeadOptions(units=8, reduce="pca:4")
-    )
+    options = HeadOptions(units=8, reduce="pca:4")
+    head = build_head(name, embedding_dim=DIM, n_classes=3, options=options)
     clips = make_sequences()
     fit_front(head, clips)
     prepared = prepare(head, clips)

@@ -51,7 +51,7 @@ from pipeline.training.options import FitOptions
 )
 @options_from(SplitOptions, "split", without=("test_fraction",))
 @seed_option
-@options_from(FitOptions, "fit")
+@options_from(FitOptions, "fit", without=("calibration",))
 @options_from(HeadOptions, "head_options")
 @click.option("--jobs", type=int, help="Number of processes.  [default: one per core, at most 8]")
 @videos_option

@@ -40,7 +40,8 @@ PATH = click.Path(path_type=Path)
 
 HEAD_HELP = (
     "Append what the head is to see: :motion, what changes from frame to frame; :both, this and "
-    "the embeddings; :centred, the embeddings and how they differ from their clip's mean."
+    "the embeddings; :centred, the embeddings and how they differ from their clip's mean; :tempo, "
+    "how fast frames change for how much the clip varies; :mixed, this and the embeddings."
 )
 
 seed_option = click.option(

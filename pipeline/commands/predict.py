@@ -33,6 +33,13 @@ from pipeline.runs.predict import Prediction, PredictSummary, predict_videos
     "made]",
 )
 @click.option(
+    "--coverage",
+    type=float,
+    metavar="SHARE",
+    help="List the classes of which one is right this often, such as 0.9, in videos of new "
+    "groups; 'none of these' where that is none or all.",
+)
+@click.option(
     "--overlay",
     type=PATH,
     metavar="OUT",
@@ -51,6 +58,7 @@ def command(
     run: Path,
     videos: tuple[Path, ...],
     weights: Path | None,
+    coverage: float | None,
     overlay: Path | None,
     overwrite: bool,
     frame_rate: float | None,
@@ -69,6 +77,7 @@ def command(
             videos,
             weights=weights,
             embedding=embedding,
+            coverage=coverage,
             overlay=overlay,
             overwrite=overwrite,
             frame_rate=frame_rate,
@@ -104,6 +113,7 @@ def to_json(summary: PredictSummary) -> dict[str, Any]:
                 **({} if item.labels is None else {"labels": list(item.labels)}),
                 "probabilities": dict(zip(classes, item.probabilities, strict=True)),
                 "n_frames": item.n_frames,
+                **({} if item.likely is None else _describe_set(item)),
                 **({} if item.attention is None else {"attention": _list_attention(item)}),
                 "note": item.note,
                 **({} if item.overlay is None else {"overlay": str(item.overlay)}),
@@ -127,11 +137,13 @@ def to_text(summary: PredictSummary) -> str:
             key=lambda pair: (pair[1] != item.label, -pair[0]),
         )
         others = ", ".join(f"{printable(name)} {value:.1%}" for value, name in ranked[1:3])
+        named = [printable(item.label), f"{max(item.probabilities):.1%}", others]
         rows.append(
-            [printable(item.path), printable(item.label), f"{max(item.probabilities):.1%}", others]
+            [printable(item.path), *([] if item.likely is None else [_name_set(item)]), *named]
         )
     lines = ["LEAKY: the run's split leaks"] if summary.run.split.leaks else []
-    header = ["video", "class", "probability", "then"]
+    has_sets = any(item.likely is not None for item in summary.predictions)
+    header = ["video", *(["one of"] if has_sets else []), "class", "probability", "then"]
     if summary.run.thresholds is not None:
         header = ["video", "classes", "below their threshold"]
     if rows:
@@ -163,3 +175,13 @@ def _label_row(item: Prediction, classes: Sequence[str]) -> list[str]:
 def _list_attention(item: Prediction) -> list[dict[str, float]]:
     pairs = zip(item.frame_seconds, item.attention or (), strict=True)
     return [{"seconds": round(seconds, 3), "weight": weight} for seconds, weight in pairs]
+
+
+def _describe_set(item: Prediction) -> dict[str, Any]:
+    return {"likely": list(item.likely or ()), "none_of_these": item.is_undecided}
+
+
+def _name_set(item: Prediction) -> str:
+    if item.is_undecided:
+        return "none of these" if not item.likely else "none of these: any may be"
+    return ", ".join(printable(label) for label in item.likely or ())

@@ -100,8 +100,7 @@ def to_text(summary: RunSummary) -> str:
             if summary.labels
             else _score_lines(summary, mark)
         ),
-        f"trained on {summary.n_train} clips, stopped by {summary.n_val} validation clips after "
-        f"{summary.epochs_run} epochs (best {summary.best_epoch}), {summary.seconds:.1f} s",
+        _training_line(summary),
         f"with the frames backwards {summary.backwards:.1%}, shuffled {summary.shuffled:.1%}",
     ]
     lines += describe_clips(summary, summary.n_test)
@@ -136,6 +135,20 @@ def _label_lines(summary: RunSummary, scores: LabelScores, mark: str) -> list[st
     if found.low <= scores.chance:
         lines.append(f"{summary.head} is not better than that")
     return lines
+
+
+def _training_line(summary: RunSummary) -> str:
+    first = f"trained on {summary.n_train} clips, "
+    if HEADS[summary.head.partition(":")[0]].fit is None:
+        first += (
+            f"stopped by {summary.n_val} validation clips after {summary.epochs_run} epochs (best "
+            f"{summary.best_epoch}), "
+        )
+    if summary.is_refitted:
+        first += f"then again with the {summary.n_val} validation clips, "
+    if summary.n_members > 1:
+        first += f"the mean of {summary.n_members} seeds, "
+    return first + f"{summary.seconds:.1f} s"
 
 
 def _guess_lines(summary: RunSummary) -> list[str]:

@@ -273,6 +273,7 @@ def compare_heads(
             store_path=str(Path(store_path).absolute()),
             classes=classes,
             splits=splits,
+            groups=groups,
             head_options=head_options,
             fit_options=fit,
             folder=folder / "trials",

@@ -58,6 +58,7 @@ class TrialPlan:
     store_path: str
     classes: tuple[str, ...]
     splits: tuple[Split, ...]
+    groups: Mapping[str, str]  # by clip id
     head_options: HeadOptions
     fit_options: FitOptions
     folder: Path  # where results go
@@ -100,6 +101,7 @@ def run_trial(
         take_clips(sequences, split.val),
         head=trial.head,
         n_classes=len(plan.classes),
+        groups=plan.groups,
         seed=trial.seed,
         head_options=plan.head_options,
         fit_options=plan.fit_options,
@@ -152,6 +154,7 @@ def write_plan(path: Path, plan: TrialPlan) -> None:
         "store_path": plan.store_path,
         "classes": plan.classes,
         "splits": [split_to_json(split) for split in plan.splits],
+        "groups": dict(plan.groups),
         "head_options": asdict(plan.head_options),
         "fit_options": asdict(plan.fit_options),
         "folder": str(plan.folder),
@@ -167,6 +170,7 @@ def read_plan(path: Path) -> TrialPlan:
         store_path=fields["store_path"],
         classes=tuple(fields["classes"]),
         splits=splits,
+        groups=fields["groups"],
         head_options=HeadOptions(**fields["head_options"]),
         fit_options=FitOptions(**fields["fit_options"]),
         folder=Path(fields["folder"]),

@@ -186,6 +186,26 @@ def take_clips(sequences: Sequences, clip_ids: Sequence[str]) -> Sequences:
     )
 
 
+def join_clips(first: Sequences, second: Sequences) -> Sequences:
+    """Put the clips of two sequences into one, as long as the longest needs."""
+    n_frames = max(first.mask.shape[1], second.mask.shape[1])
+
+    def lengthen(array: Any) -> Any:
+        missing = [(0, 0)] * array.ndim
+        missing[1] = (0, n_frames - array.shape[1])
+        return np.pad(array, missing) if missing[1][1] else array
+
+    return Sequences(
+        np.concatenate([lengthen(first.vectors), lengthen(second.vectors)]),
+        np.concatenate([lengthen(first.mask), lengthen(second.mask)]),
+        np.concatenate([first.class_indices, second.class_indices]),
+        (*first.clip_ids, *second.clip_ids),
+        None
+        if first.targets is None or second.targets is None
+        else np.concatenate([first.targets, second.targets]),
+    )
+
+
 def model_inputs(sequences: Sequences, rows: IntArray | slice) -> dict[str, Any]:
     """Cut one batch as heads take it: "vectors", (n, max_frames, embedding_dim), and "mask"."""
     vectors = sequences.vectors[rows].astype(np.float32)

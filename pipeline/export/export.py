@@ -287,11 +287,12 @@ def _average(block: Block) -> Block:
 def _apply_head(blocks: Iterator[Block], run: Run) -> Iterator[Block]:
     from features.system.keras import import_keras
     from pipeline.data.windows import average_windows, cut_windows
-    from pipeline.heads.model import predict_probabilities
+    from pipeline.heads.model import look_inside, predict_probabilities
 
     model = load_model(run)
-    # Up to the layer that classifies: what the head made of the whole clip.
-    inner = import_keras().Model(model.inputs, model.get_layer("logits").input)
+    # Up to the layer that classifies: what the head, or each member, made of the whole clip.
+    side_by_side = import_keras().layers.Concatenate()
+    inner = look_inside(model, lambda member: member.get_layer("logits").input, side_by_side)
     for block in blocks:
         pairs = list(_split_clips(block))
         sequences = sequence_from_vectors([vectors for _, vectors in pairs])

@@ -63,12 +63,7 @@ class Motion(keras.layers.Layer):  # type: ignore[misc]
         """Return (n_clips, n_frames, 2 * dim + 1), or 3 * dim + 1 with ``keep``."""
         vectors, mask = inputs
         ops = keras.ops
-        before = ops.concatenate([vectors[:, :1], vectors[:, :-1]], axis=1)
-        change = ops.where(ops.expand_dims(mask, -1), vectors - before, 0.0)
-        # The first difference is of a frame to itself; the next one says more.
-        following = ops.concatenate([change[:, 1:], ops.zeros_like(change[:, :1])], axis=1)
-        is_first = ops.arange(ops.shape(mask)[1]) == 0
-        change = ops.where(is_first[None, :, None], following, change)
+        change = _changes(vectors, mask)
         strength = ops.sqrt(ops.mean(ops.square(change), axis=-1, keepdims=True))
         kept = [vectors] if self.keep else []
         return ops.concatenate([*kept, change, ops.abs(change), strength], axis=-1)
@@ -76,6 +71,72 @@ class Motion(keras.layers.Layer):  # type: ignore[misc]
     def get_config(self) -> dict[str, Any]:
         """Return what rebuilds this layer."""
         return {**super().get_config(), "keep": self.keep}
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class Tempo(keras.layers.Layer):  # type: ignore[misc]
+    """How fast frames change, whatever by how much. Call with ``[vectors, mask]``.
+
+    Per frame: the absolute difference to the frame before over the standard deviation of the
+    clip, dimension by dimension, and last the root mean square of the difference over that of
+    the deviations. A slow drift is near 0, what jumps to and fro near 1 and above, large or
+    small. The ratio is von Neumann's (1941), without squares. Frames and clips without change as
+    in `Motion`; with `keep`, the vectors themselves come first.
+    """
+
+    def __init__(self, *, keep: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.keep = keep
+
+    def call(self, inputs: Any) -> Any:
+        """Return (n_clips, n_frames, dim + 1), or 2 * dim + 1 with ``keep``."""
+        vectors, mask = inputs
+        ops = keras.ops
+        change = _changes(vectors, mask)
+        variance = ops.expand_dims(_masked_variance(vectors, mask), 1)
+        spread = ops.sqrt(ops.mean(variance, axis=-1, keepdims=True)) + 1e-6
+        # A dimension that hardly moves in this clip must not drown the others.
+        tempo = ops.abs(change) / (ops.sqrt(variance) + 0.1 * spread)
+        overall = ops.sqrt(ops.mean(ops.square(change), axis=-1, keepdims=True)) / spread
+        kept = [vectors] if self.keep else []
+        return ops.concatenate([*kept, tempo, overall], axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what rebuilds this layer."""
+        return {**super().get_config(), "keep": self.keep}
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class Pool(keras.layers.Layer):  # type: ignore[misc]
+    """Make one frame of a clip: a `Pooling` of its frames. Call with ``[vectors, mask]``."""
+
+    def __init__(self, how: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.how = how
+
+    def call(self, inputs: Any) -> Any:
+        """Return (n_clips, 1, width); the parts of a pooling lie side by side."""
+        vectors, mask = inputs
+        ops = keras.ops
+        if self.how == "thirds":
+            return ops.expand_dims(_masked_thirds(vectors, mask), 1)
+        parts = [_masked_mean(vectors, mask)]
+        if self.how == "mean+std":
+            parts.append(ops.sqrt(_masked_variance(vectors, mask)))
+        return ops.expand_dims(ops.concatenate(parts, axis=-1), 1)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what rebuilds this layer."""
+        return {**super().get_config(), "how": self.how}
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class FirstFrame(keras.layers.Layer):  # type: ignore[misc]
+    """Keep the first entry of a mask: what is left of it where clips have become one frame."""
+
+    def call(self, mask: Any) -> Any:
+        """Return (n_clips, 1)."""
+        return mask[:, :1]
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
@@ -230,3 +291,31 @@ def _masked_mean(vectors: Any, mask: Any) -> Any:
     weights = keras.ops.expand_dims(keras.ops.cast(mask, vectors.dtype), -1)
     n_frames = keras.ops.maximum(keras.ops.sum(weights, axis=1), 1.0)
     return keras.ops.sum(vectors * weights, axis=1) / n_frames
+
+
+def _masked_variance(vectors: Any, mask: Any) -> Any:
+    mean = keras.ops.expand_dims(_masked_mean(vectors, mask), 1)
+    return _masked_mean(keras.ops.square(vectors - mean), mask)
+
+
+def _masked_thirds(vectors: Any, mask: Any) -> Any:
+    """Average over each third of a clip's time; a frame across a border counts in parts."""
+    ops = keras.ops
+    n_frames = ops.sum(ops.cast(mask, vectors.dtype), axis=1)[:, None, None]
+    starts = ops.arange(ops.shape(mask)[1], dtype=vectors.dtype)[None, :, None]
+    thirds = ops.arange(3, dtype=vectors.dtype)[None, None, :] / 3
+    ends = ops.minimum((starts + 1) / n_frames, thirds + 1 / 3)
+    shares = 3 * ops.maximum(ends - ops.maximum(starts / n_frames, thirds), 0.0)
+    means = ops.matmul(ops.transpose(shares, (0, 2, 1)), vectors)
+    return ops.reshape(means, (-1, 3 * vectors.shape[-1]))
+
+
+def _changes(vectors: Any, mask: Any) -> Any:
+    """Return each frame's difference to the frame before; the first takes the one after it."""
+    ops = keras.ops
+    before = ops.concatenate([vectors[:, :1], vectors[:, :-1]], axis=1)
+    change = ops.where(ops.expand_dims(mask, -1), vectors - before, 0.0)
+    # The first difference is of a frame to itself; the next one says more.
+    following = ops.concatenate([change[:, 1:], ops.zeros_like(change[:, :1])], axis=1)
+    is_first = ops.arange(ops.shape(mask)[1]) == 0
+    return ops.where(is_first[None, :, None], following, change)

@@ -17,12 +17,15 @@ from features.system.files import digest_json, hash_file
 from features.system.keras import import_keras
 from features.system.plugins import load_again, require_own_name
 from features.system.versions import keras_backend, package_version
+from pipeline.heads.linear import Fitter, fit_discriminant, fit_logistic
 
-HeadInput = Literal["appearance", "motion", "both", "centred"]
+HeadInput = Literal["appearance", "motion", "both", "centred", "tempo", "mixed"]
+Pooling = Literal["", "mean", "mean+std", "thirds"]
 Aggregate = Literal["mean", "max", "vote"]
 
 INPUTS: tuple[HeadInput, ...] = get_args(HeadInput)
 AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
 BASELINE = "mean-linear"
 
@@ -111,6 +114,8 @@ class HeadKind:
     logits_start: str
     input: HeadInput
     learning_rate: float
+    pool: Pooling
+    fit: Fitter | None
 
     @property
     def is_ours(self) -> bool:
@@ -129,6 +134,8 @@ def register_head(
     logits_start: str = "glorot_uniform",
     sees: HeadInput = "appearance",
     learning_rate: float = 1e-3,
+    pool: Pooling = "",
+    fit: Fitter | None = None,
 ) -> Callable[[Builder], Builder]:
     """Add a head to the registry; its docstring's first line becomes the summary.
 
@@ -145,10 +152,18 @@ def register_head(
         random weights a head would start sure of itself, and where nothing can be learned
         early stopping would keep it so. Bounded states of recurrent layers learn three times
         faster from random weights.
-    sees : {"appearance", "motion", "both", "centred"}, default "appearance"
+    sees : {"appearance", "motion", "both", "centred", "tempo", "mixed"}, default "appearance"
         What the head sees where its name says nothing else.
     learning_rate : float, default 1e-3
         Recurrent heads bear twice as much, and need half as many epochs then.
+    pool : {"", "mean", "mean+std", "thirds"}, default ""
+        Give the head one frame per clip: the mean of its frames, their mean and standard
+        deviation, or the means of its first, second and last third. That is computed once, not
+        in every epoch. Empty gives all frames.
+    fit : callable, optional
+        Finds the weights of the classifier on top of the head from a `ClipVectors`, and returns
+        its kernel (dim, n_classes) and bias (n_classes,), instead of training epoch by epoch. The
+        function that is decorated must have no weights of its own then.
 
     Returns
     -------
@@ -166,6 +181,9 @@ def register_head(
     if sees not in INPUTS:
         raise OptionInvalid(f"`sees` must be one of {', '.join(INPUTS)}. Received: {sees!r}.")
 
+    if pool not in POOLINGS:
+        raise OptionInvalid(f"`pool` must be one of {', '.join(POOLINGS)}. Received: {pool!r}.")
+
     # Not that of the function, which may be a partial one or made elsewhere.
     module = sys._getframe(1).f_globals["__name__"]
 
@@ -182,7 +200,17 @@ def register_head(
             ) from problem
         summary = (build.__doc__ or "").strip().partition("\n")[0]
         HEADS[name] = HeadKind(
-            name, summary, build, module, units, dropout, logits_start, sees, learning_rate
+            name=name,
+            summary=summary,
+            build=build,
+            module=module,
+            units=units,
+            dropout=dropout,
+            logits_start=logits_start,
+            input=sees,
+            learning_rate=learning_rate,
+            pool=pool,
+            fit=fit,
         )
         return build
 
@@ -227,7 +255,7 @@ def source_of(name: str) -> dict[str, str]:
     """Say what decides a head beside its name and options.
 
     The SHA-256 of the file that registers it, helpers beside it included; of ours, that of all
-    files of this folder. Then the Keras backend and its version: they train other heads.
+    files of this folder. Then the versions of what trains it, and the Keras backend.
     """
     kind, _ = parse_head(name)
     backend = keras_backend()
@@ -235,6 +263,7 @@ def source_of(name: str) -> dict[str, str]:
         "head_source": _hash_source(kind),
         "framehead": package_version("framehead"),
         "keras": package_version("keras"),
+        "scikit-learn": package_version("scikit-learn"),
         "backend": f"{backend} {package_version(backend)}",
     }
 
@@ -251,7 +280,37 @@ def _hash_source(kind: HeadKind) -> str:
     return ""
 
 
-@register_head("mean-linear", dropout=0.5, logits_start="zeros")
+@register_head("logreg", pool="mean", sees="mixed", fit=fit_logistic)
+def _logreg(frames: Any, mask: Any, units: int, dropout: float) -> Any:
+    """Mean over frames, classified by scikit-learn's logistic regression."""
+    return _only_frame(frames, mask)
+
+
+@register_head("logreg-std", pool="mean+std", fit=fit_logistic)
+def _logreg_std(frames: Any, mask: Any, units: int, dropout: float) -> Any:
+    """Mean and standard deviation over frames, then logistic regression."""
+    return _only_frame(frames, mask)
+
+
+@register_head("logreg-thirds", pool="thirds", fit=fit_logistic)
+def _logreg_thirds(frames: Any, mask: Any, units: int, dropout: float) -> Any:
+    """Means of the first, second and last third of a clip, then logistic regression."""
+    return _only_frame(frames, mask)
+
+
+@register_head("lda", pool="mean", fit=fit_discriminant)
+def _lda(frames: Any, mask: Any, units: int, dropout: float) -> Any:
+    """Mean over frames, then linear discriminant analysis with shrinkage."""
+    return _only_frame(frames, mask)
+
+
+def _only_frame(frames: Any, mask: Any) -> Any:
+    from pipeline.heads.layers import MaskedMean
+
+    return MaskedMean()([frames, mask])
+
+
+@register_head("mean-linear", dropout=0.5, logits_start="zeros", pool="mean")
 def _mean_linear(frames: Any, mask: Any, units: int, dropout: float) -> Any:
     """Mean over frames, then a linear classifier: the baseline."""
     keras = import_keras()
@@ -260,7 +319,7 @@ def _mean_linear(frames: Any, mask: Any, units: int, dropout: float) -> Any:
     return keras.layers.Dropout(dropout)(MaskedMean()([frames, mask]))
 
 
-@register_head("mlp", units=128, dropout=0.5, logits_start="zeros")
+@register_head("mlp", units=128, dropout=0.5, logits_start="zeros", pool="mean")
 def _mlp(frames: Any, mask: Any, units: int, dropout: float) -> Any:
     """Mean over frames, then one hidden layer."""
     keras = import_keras()

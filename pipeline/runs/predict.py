@@ -30,6 +30,7 @@ from features.records import (
 from pipeline.data.sequences import Float32Array, sequence_from_vectors
 from pipeline.heads.model import predict_clips
 from pipeline.runs.attention import read_attention
+from pipeline.runs.coverage import choose_set, find_threshold, read_held_out
 from pipeline.runs.overlay import caption_prediction, draw_overlays, plan_overlays
 from pipeline.runs.run import Run, load_model, read_run
 
@@ -63,6 +64,9 @@ class Prediction:
     labels : tuple of str or None
         Where clips may have several classes: those whose probability reaches their threshold, the
         most probable first. None where every clip has one class.
+    likely : tuple of str or None
+        With `coverage`, the classes of which one is right as often as was asked for, the most
+        probable first; there may be none. Else None.
     """
 
     path: str
@@ -74,6 +78,12 @@ class Prediction:
     note: str
     overlay: Path | None = None
     labels: tuple[str, ...] | None = None
+    likely: tuple[str, ...] | None = None
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether the set of likely classes says nothing: it has none, or all of them."""
+        return self.likely is not None and len(self.likely) in (0, len(self.probabilities))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +114,7 @@ def predict_videos(
     *,
     weights: str | Path | None = None,
     embedding: EmbedOptions = EmbedOptions(),
+    coverage: float | None = None,
     overlay: str | Path | None = None,
     overwrite: bool = False,
     frame_rate: float | None = None,
@@ -126,6 +137,9 @@ def predict_videos(
         made. They must be the same weights.
     embedding : EmbedOptions
         Engine, processes and limits; they decide speed, not values.
+    coverage : float, optional
+        How often the right class is to be among the `likely` ones of a prediction, over new
+        groups; between 0 and 1.
     overlay : str or Path, optional
         Where to write copies of the videos with the prediction drawn below: a file for one
         video, its suffix one of ``.mp4``, ``.webm``, ``.avi``; a folder for several.
@@ -150,12 +164,14 @@ def predict_videos(
     WeightsNotFound, WeightsMismatch
         If the weights are gone, or others are there.
     OptionInvalid
-        If `overlay` cannot be written so, or `frame_rate` is none or lacks.
+        If `overlay` cannot be written so, `frame_rate` is none or lacks, or the run has too few
+        groups for `coverage`.
     OutputExists, OutputUnwritable
         If something stands where an overlay should go, or it cannot be written.
     """
     started = time.perf_counter()
     run = read_run(run_path)
+    threshold = None if coverage is None else find_threshold(read_held_out(run.path), coverage)
     named = _list_clips(videos, frame_rate)
     clips = [clip for clip, _ in named]
     require_frame_rates(clips, run.header.sampling)
@@ -180,11 +196,11 @@ def predict_videos(
             else:
                 waiting.append((record, item.embedding))
             if len(waiting) == _CLIPS_AT_ONCE:
-                predictions += _classify(run, model, waiting)
+                predictions += _classify(run, model, waiting, threshold)
                 waiting = []
             on_progress(Progress(n_steps, n_finished, n_frames, outcome))
     if waiting:
-        predictions += _classify(run, model, waiting)
+        predictions += _classify(run, model, waiting, threshold)
     if targets:
         leaks = run.split.leaks
         n_before = n_steps - len(predictions)
@@ -306,7 +322,10 @@ def _cut(clip: Clip, span: str) -> Clip:
 
 
 def _classify(
-    run: Run, model: object, waiting: Sequence[tuple[ClipRecord, ClipEmbedding]]
+    run: Run,
+    model: object,
+    waiting: Sequence[tuple[ClipRecord, ClipEmbedding]],
+    threshold: float | None,
 ) -> list[Prediction]:
     sequences = sequence_from_vectors([embedding.vectors for _, embedding in waiting])
     attention = read_attention(model, sequences, run.head_options)
@@ -320,6 +339,7 @@ def _classify(
             n_frames=record.n_frames,
             frame_seconds=tuple(float(time) for time in embedding.timestamps_seconds),
             attention=weights,
+            likely=None if threshold is None else choose_set(row, run.classes, threshold),
             note=record.reason,
             labels=labels,
         )

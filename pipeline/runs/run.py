@@ -49,6 +49,12 @@ class RunSummary:
         False if leaks could not be ruled out, because some clips have no group.
     epochs_run, best_epoch : int
         The weights are those of the best epoch, counted from 1.
+    is_refitted : bool
+        Whether it was then trained again with the validation clips, for as many epochs.
+    temperature : float
+        By which the model divides its logits, so that its probabilities can be believed.
+    n_members : int
+        Heads whose mean the model is.
     seconds : float
         Training and evaluation.
     is_new : bool
@@ -117,6 +123,9 @@ class RunSummary:
     above_facts: bool = True
     facts_accuracy: float | None = None
     group_doubts: tuple[str, ...] = ()
+    is_refitted: bool = False
+    temperature: float = 1.0
+    n_members: int = 1
 
     @property
     def is_multilabel(self) -> bool:

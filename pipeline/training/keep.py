@@ -16,6 +16,7 @@ from pipeline.data.sequences import Float32Array, Sequences
 from pipeline.heads.registry import HeadOptions, source_of
 from pipeline.report.run import write_run_report
 from pipeline.report.tensorboard import write_tensorboard
+from pipeline.runs.coverage import write_held_out
 from pipeline.runs.provenance import digest_clips
 from pipeline.runs.run import MODEL_FILE, RUN_FILE, RUN_SCHEMA, RunSummary, save_model
 from pipeline.scores.labels import answer_columns, describe_answer
@@ -72,6 +73,7 @@ def write_run(
 ) -> None:
     """Write all files of a run into its folder; probabilities have one row per test clip."""
     save_model(fitted.model, folder / MODEL_FILE)
+    write_held_out(folder, fitted.held_out, fitted.temperature)
     _write_history(folder, fitted)
     if fitted.thresholds is None:
         _write_predictions(folder, plan, test, probabilities)

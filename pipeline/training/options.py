@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from features.errors import OptionInvalid
 
 ClassWeights = Literal["none", "balanced"]
+Refit = Literal["auto", "always", "never"]
+Calibration = Literal["validation", "cross"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,13 @@ class FitOptions:
         Learning rate of AdamW. Above 0. By default the head's own.
     class_weights : {"none", "balanced"}, default "none"
         With balanced, every class weighs the same, however many clips it has.
+    refit : {"auto", "always", "never"}, default "auto"
+        Whether to train once more, on the training and validation clips together, for as many
+        epochs as the validation part found best. With auto only if the validation part shows that
+        something was learned.
+    ensemble : int, default 1
+        Number of heads to train from different seeds; the head is the mean of their
+        probabilities. At least 1.
 
     Raises
     ------
@@ -62,10 +71,13 @@ class FitOptions:
     batch_size: int | None = None
     learning_rate: float | None = None
     class_weights: ClassWeights = "none"
+    refit: Refit = "auto"
+    ensemble: int = field(default=1, metadata={"metavar": "N"})
+    calibration: Calibration = "validation"
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("epochs", "batch_size", "patience"):
+        for name in ("epochs", "batch_size", "patience", "ensemble"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 option = name.replace("_", "-")
@@ -76,3 +88,6 @@ class FitOptions:
             raise OptionInvalid(
                 f"--class-weights must be none or balanced. Got '{self.class_weights}'."
             )
+        for name, choices in (("refit", get_args(Refit)), ("calibration", get_args(Calibration))):
+            if (value := getattr(self, name)) not in choices:
+                raise OptionInvalid(f"--{name} must be one of {', '.join(choices)}. Got '{value}'.")

@@ -59,8 +59,8 @@ def train_head(
     out : str or Path
         Folder of the run.
     head : str, default "lstm"
-        A registered head, or one followed by ":" and "appearance", "motion", "both" or
-        "centred", which say what it sees of the embeddings.
+        A registered head, or one followed by ":" and "appearance", "motion", "both",
+        "centred", "tempo" or "mixed", which say what it sees of the embeddings.
     head_options : HeadOptions
         Width, dropout, reduction and windows.
     split : SplitOptions
@@ -179,6 +179,7 @@ def _train_into(
         val,
         head=plan.head,
         n_classes=len(plan.classes),
+        groups=plan.groups,
         seed=plan.seed,
         head_options=plan.head_options,
         fit_options=plan.fit_options,
@@ -232,6 +233,9 @@ def _train_into(
         groups_known=split.groups_known,
         epochs_run=len(fitted.history),
         best_epoch=fitted.best_epoch,
+        is_refitted=fitted.is_refitted,
+        temperature=fitted.temperature,
+        n_members=plan.fit_options.ensemble,
         seconds=time.perf_counter() - started,
         backwards=orders.backwards,
         shuffled=orders.shuffled,
