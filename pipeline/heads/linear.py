@@ -20,9 +20,12 @@ STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 # Taken where there are too few groups to choose by.
 _USUAL_STRENGTH = 1e-2
 _MOST_FOLDS = 5
-# Few clips are divided anew so often: what is chosen depends less on one division.
+# Few clips are divided anew so often: what is chosen depends less on one division. Of many
+# clips one fold says enough.
 _REPEATS = 3
-_FEW_CLIPS = 1000
+_FEW_CLIPS, _MANY_CLIPS = 200, 2000
+# Numbers below which several threads cost more than they bring.
+_ALONE_BELOW = 2_000_000
 # The logit of a class that was not learned.
 _NEVER = -30.0
 
@@ -71,8 +74,15 @@ def fit_logistic(clips: ClipVectors) -> tuple[Float64Array, Float64Array]:
     Chosen is what gives held-out clips the highest likelihood: of two parts either one
     or both together.
     """
-    if clips.targets is not None:
-        return _fit_each(clips, clips.targets)
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1 if clips.vectors.size < _ALONE_BELOW else None):
+        if clips.targets is not None:
+            return _fit_each(clips, clips.targets)
+        return _fit_chosen(clips)
+
+
+def _fit_chosen(clips: ClipVectors) -> tuple[Float64Array, Float64Array]:
     candidates = _list_columns(clips.parts)
     spaces = [_Space(clips.vectors[:, columns]) for columns in candidates]
     losses = np.zeros((len(spaces), len(STRENGTHS)))
@@ -120,7 +130,7 @@ def _fit_each(
             bias[number] = _NEVER if target[0] == 0 else -_NEVER
             continue
         alone = replace(clips, class_indices=target, targets=None, n_classes=2)
-        columns, two = fit_logistic(alone)
+        columns, two = _fit_chosen(alone)
         kernel[:, number], bias[number] = columns[:, 1] - columns[:, 0], two[1] - two[0]
     return kernel, bias
 
@@ -141,7 +151,7 @@ class _Space:
         if vectors.shape[0] < vectors.shape[1]:
             self._axes = np.linalg.svd(centred, full_matrices=False)[2]
             centred = centred @ self._axes.T
-        self.vectors = centred
+        self.vectors = centred.astype(np.float32) if len(centred) > _MANY_CLIPS else centred
 
     def undo(self, kernel: Float64Array, bias: Float64Array) -> tuple[Float64Array, Float64Array]:
         """Return kernel and bias for the vectors as they were given."""
@@ -176,7 +186,7 @@ def _cut_folds(clips: ClipVectors) -> list[tuple[Any, Any]]:
         (train, held_out)
         for train, held_out in cut
         if len(held_out) and len(np.unique(clips.class_indices[train])) > 1
-    ]
+    ][: 1 if len(clips.weights) > _MANY_CLIPS else None]
 
 
 def _path_losses(vectors: Float64Array, clips: ClipVectors, train: Any, held_out: Any) -> Any:
