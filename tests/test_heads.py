@@ -189,7 +189,7 @@ def test_linear_heads_say_what_scikit_learn_says(name: str, n_classes: int) -> N
         theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
         wanted = [theirs.fit(vectors, train.class_indices).predict_proba(other)]
     else:
-        # Of the parts that ":mixed" and ":both" have the head uses one, or both.
+        # Of the two parts that ":mixed" and ":both" have the head uses one.
         used = np.abs(model.get_layer("logits").get_weights()[0]).sum(axis=1) > 0
         vectors, other = vectors[:, used], other[:, used]
         scale = np.sqrt(np.square(vectors - vectors.mean(axis=0)).mean())

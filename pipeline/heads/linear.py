@@ -20,10 +20,10 @@ STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 # Taken where there are too few groups to choose by.
 _USUAL_STRENGTH = 1e-2
 _MOST_FOLDS = 5
-# Few clips are divided anew so often: what is chosen depends less on one division. Of many
-# clips one fold says enough.
-_REPEATS = 3
-_FEW_CLIPS, _MANY_CLIPS = 200, 2000
+# Of more clips one fold says enough.
+_MANY_CLIPS = 2000
+# To choose a strength, a solution need not be as exact as in the end.
+_ROUGH, _EXACT = 1e-3, 1e-5
 # Numbers below which several threads cost more than they bring.
 _ALONE_BELOW = 2_000_000
 # The logit of a class that was not learned.
@@ -69,10 +69,9 @@ Fitter = Callable[[ClipVectors], tuple[npt.ArrayLike, npt.ArrayLike]]
 
 
 def fit_logistic(clips: ClipVectors) -> tuple[Float64Array, Float64Array]:
-    """Fit a logistic regression; its C and the parts it uses are chosen with groups held out.
+    """Fit a logistic regression; its C, and of two parts the one, are chosen with groups held out.
 
-    Chosen is what gives held-out clips the highest likelihood: of two parts either one
-    or both together.
+    Chosen is what gives held-out clips the highest likelihood.
     """
     from threadpoolctl import threadpool_limits
 
@@ -93,7 +92,7 @@ def _fit_chosen(clips: ClipVectors) -> tuple[Float64Array, Float64Array]:
     best, strength = np.unravel_index(losses.argmin(), losses.shape)
     chosen = STRENGTHS[strength] if folds else _USUAL_STRENGTH
     space = spaces[best]
-    model = _fit_path(space.vectors, clips, np.arange(len(clips.weights)), (chosen,))[0]
+    model = _fit_path(space.vectors, clips, np.arange(len(clips.weights)), (chosen,), _EXACT)[0]
     kernel, bias = space.undo(*_both_ways(model, clips.n_classes))
     whole = np.zeros((clips.vectors.shape[1], clips.n_classes))
     whole[candidates[best]] = kernel
@@ -162,9 +161,8 @@ class _Space:
 
 
 def _list_columns(parts: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
-    """List the columns of each part, and all of them."""
-    alone = [np.flatnonzero(parts == part) for part in np.unique(parts)]
-    return alone if len(alone) == 1 else [*alone, np.arange(len(parts))]
+    """List the columns of each part."""
+    return [np.flatnonzero(parts == part) for part in np.unique(parts)]
 
 
 def _cut_folds(clips: ClipVectors) -> list[tuple[Any, Any]]:
@@ -173,14 +171,11 @@ def _cut_folds(clips: ClipVectors) -> list[tuple[Any, Any]]:
     n_folds = min(_MOST_FOLDS, len(np.unique(clips.groups)))
     if n_folds < 2:
         return []
-    cut: list[tuple[Any, Any]] = []
-    for repeat in range(_REPEATS if len(clips.weights) <= _FEW_CLIPS else 1):
-        # Not by the clips' seed: what is chosen is the same for all seeds.
-        splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=repeat)
-        with warnings.catch_warnings():
-            # A class of fewer groups than folds is held out in some of them only.
-            warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-            cut += splitter.split(clips.vectors, clips.class_indices, clips.groups)
+    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=clips.seed)
+    with warnings.catch_warnings():
+        # A class of fewer groups than folds is held out in some of them only.
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        cut = list(splitter.split(clips.vectors, clips.class_indices, clips.groups))
     # Those that leave something to learn: two classes, and clips to be judged by.
     return [
         (train, held_out)
@@ -193,7 +188,7 @@ def _path_losses(vectors: Float64Array, clips: ClipVectors, train: Any, held_out
     """Return the log loss of held-out clips for every strength, summed over clips."""
     truth, weights = clips.class_indices[held_out], clips.weights[held_out]
     losses = []
-    for model in _fit_path(vectors, clips, train, STRENGTHS):
+    for model in _fit_path(vectors, clips, train, STRENGTHS, _ROUGH):
         found = np.zeros((len(held_out), clips.n_classes))
         # A class without clips here gets no probability.
         found[:, model.classes_] = model.predict_proba(vectors[held_out])
@@ -203,7 +198,11 @@ def _path_losses(vectors: Float64Array, clips: ClipVectors, train: Any, held_out
 
 
 def _fit_path(
-    vectors: Float64Array, clips: ClipVectors, rows: Any, strengths: tuple[float, ...]
+    vectors: Float64Array,
+    clips: ClipVectors,
+    rows: Any,
+    strengths: tuple[float, ...],
+    tolerance: float,
 ) -> list[Any]:
     """Fit one regression per strength, from strong to weak, each beginning where one ended."""
     from sklearn.exceptions import ConvergenceWarning
@@ -211,7 +210,7 @@ def _fit_path(
 
     models: list[Any] = []
     for strength in strengths:
-        model = LogisticRegression(C=strength, max_iter=300, warm_start=True)
+        model = LogisticRegression(C=strength, tol=tolerance, max_iter=500, warm_start=True)
         if models:
             model.coef_, model.intercept_ = models[-1].coef_.copy(), models[-1].intercept_.copy()
             model.classes_ = models[-1].classes_
