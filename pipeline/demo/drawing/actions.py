@@ -80,6 +80,13 @@ _PUNCH = {
     **{"l_ff": 0.26, "r_ff": -0.24, "b_fo": 0.08},
 }
 # fmt: off
+_DRILL = _action(
+    1.8, "0 reach, 0.08 reach, 0.33 squat, 0.41 squat, 0.67 bow, 0.75 bow, 1 reach",
+    reach=_pose(b_hf=0.1, b_ho=0.12, b_hu=0.95),
+    squat=_pose(pelvis_up=0.42, pelvis_forward=-0.22, lean=34, nod=-20, b_hf=0.92, b_hu=-0.05,
+                b_fo=0.12),
+    bow=_pose(lean=76, pelvis_forward=-0.12, nod=14, b_hf=0.16, b_hu=-0.6, b_ho=0.0),
+)
 _SIT = _action(
     2.2, "0 stand, 0.12 stand, 0.5 halfway, 0.82 seated, 1 seated", prop="seat",
     stand=_pose(b_hf=0.08),
@@ -158,6 +165,8 @@ ACTIONS: dict[str, Action] = {
     "stand-up": replace(_SIT, is_reversed=True),
     "pick-up": _LIFT,
     "put-down": replace(_LIFT, is_reversed=True),
+    "drill": _DRILL,
+    "drill-back": replace(_DRILL, is_reversed=True),
 }
 # fmt: on
 # From this phase on a box is in the hands; before, it is on the ground.
