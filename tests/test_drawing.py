@@ -75,7 +75,9 @@ def test_an_action_moves_without_jumps_and_a_cycle_closes(name: str) -> None:
 @pytest.mark.parametrize(
     ("forward", "backward"), [("sit-down", "stand-up"), ("pick-up", "put-down")]
 )
-def test_pairs_differ_only_in_the_order_of_their_frames(forward: str, backward: str) -> None:
+def test_pairs_that_end_differ_only_in_the_order_of_their_frames(
+    forward: str, backward: str
+) -> None:
     actor = draw_actor(np.random.default_rng(1))
     clips = [
         draw_scene(np.random.default_rng(2), name, actor, n_frames=9, fps=12.0, size_px=48)
@@ -86,6 +88,27 @@ def test_pairs_differ_only_in_the_order_of_their_frames(forward: str, backward: 
     np.testing.assert_allclose(clips[0].phases, 1 - clips[1].phases, atol=1e-12)
     assert clips[0].phases[0] == 0
     assert clips[0].phases[-1] == 1
+
+
+def test_the_drill_has_every_pose_at_every_time_in_both_directions() -> None:
+    actor = draw_actor(np.random.default_rng(1))
+    phases = {
+        name: np.array(
+            [
+                draw_scene(
+                    np.random.default_rng(seed), name, actor, n_frames=24, fps=12.0, size_px=48
+                ).phases
+                % 1
+                for seed in range(60)
+            ]
+        )
+        for name in ("drill", "drill-back")
+    }
+    np.testing.assert_allclose(phases["drill-back"], (1 - phases["drill"]) % 1, atol=1e-9)
+    for found in phases.values():
+        # At the first and the last frame alike, about a third of clips is in each third of it.
+        shares = [np.histogram(found[:, frame], 3, (0, 1))[0] / 60 for frame in (0, -1)]
+        assert np.abs(np.array(shares) - 1 / 3).max() < 0.15
 
 
 def test_mirroring_twice_changes_nothing_and_once_waves_with_the_other_hand() -> None:

@@ -38,7 +38,7 @@ from pipeline.training.options import EpochReport
 def demo(out: Path, options: DemoOptions, as_json: bool, quiet: bool) -> None:
     """Try everything on clips drawn for the purpose: no data, no account, two minutes.
 
-    Draws actors, embeds their clips, trains and compares the heads mean-linear and
+    Draws actors, embeds their clips, trains and compares the heads logreg-thirds and
     lstm:centred, with groups kept apart, and predicts actors that no head has seen, with
     reports and overlay videos. If it is interrupted, run it again to continue.
     """
@@ -55,8 +55,8 @@ def make_sample_command(folder: Path, spec: SampleSpec, as_json: bool, quiet: bo
     """Draw a folder of action clips, to try framehead without data of your own.
 
     The figures are drawn, not filmed: what a head learns from them says nothing about real
-    video. Two pairs of actions differ only in the order of their frames: sit-down and
-    stand-up, pick-up and put-down.
+    video. Three pairs of actions differ only in the order of their frames: sit-down and
+    stand-up, pick-up and put-down, drill and drill-back.
     """
     with ProgressBar(quiet=quiet) as bar:
         summary = make_sample(folder, spec, on_progress=lambda p: bar.show(p.n_done, p.n_clips))
@@ -125,7 +125,7 @@ def demo_to_text(summary: DemoSummary) -> str:
         f"Weights: {printable(summary.weights)}, MobileNetV2 at its narrowest (alpha 0.35), for "
         "speed",
         "Heads: lstm:centred is an LSTM that sees each frame and how it differs from its clip's "
-        "mean; mean-linear sees only that mean",
+        "mean; logreg-thirds is a logistic regression on the means of three thirds of a clip",
         f"Compared, every actor tested once: {heads}",
         summary.order.sentence,
         f"Actors never seen: lstm:centred names {summary.n_unseen_right} of {summary.n_unseen} "
@@ -149,7 +149,7 @@ def list_commands(summary: DemoSummary) -> list[str]:
         f"framehead extract-features VIDEOS --out embeddings.h5{weights}",
         "framehead train-head embeddings.h5 --out runs/lstm --head lstm",
         "framehead compare-heads embeddings.h5 --out comparison --heads "
-        "mean-linear,lstm,lstm:centred",
+        "logreg,logreg-thirds,lstm,lstm:centred",
         "framehead predict runs/lstm VIDEO --overlay VIDEO.mp4",
     ]
 

@@ -21,11 +21,12 @@ from pipeline.runs.predict import predict_videos
 from pipeline.training.options import EpochReport
 from pipeline.training.train import train_head
 
-# Four whose frames tell them apart, and two pairs that only the order of frames does.
-DEMO_ACTIONS = ("walk", "wave", "squat", "bow", "sit-down", "stand-up", "pick-up", "put-down")
+# Four whose frames tell them apart, and two pairs that only the order of frames does: the first
+# also by what comes in which third of a clip, the second not.
+DEMO_ACTIONS = ("walk", "wave", "squat", "bow", "sit-down", "stand-up", "drill", "drill-back")
 # The second sees how frames differ from their clip's mean: places and people are drawn at
 # random, so that what stays the same throughout a clip tells nothing about the action.
-DEMO_HEADS = ("mean-linear", "lstm:centred")
+DEMO_HEADS = ("logreg-thirds", "lstm:centred")
 # Of the actors to learn from; every action then has a few dozen clips.
 N_TAKES = 4
 _DEMO_FILE = "demo.json"

@@ -1,7 +1,8 @@
 """What the figures do: each action is a handful of key poses on a line of time.
 
-Two pairs differ only in the order of their frames: sit-down and stand-up, pick-up and put-down
-are one movement run forward and backward, with the same random choices.
+Three pairs differ only in the order of their frames: sit-down and stand-up, pick-up and put-down,
+drill and drill-back are one movement run forward and backward, with the same random choices. The
+last goes round and round from a random pose on, so that no time in a clip tells it from the other.
 """
 
 from __future__ import annotations
