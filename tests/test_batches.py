@@ -142,14 +142,14 @@ def test_statistics_ignore_padding() -> None:
     rng = np.random.default_rng(0)
     clips = [rng.normal(3.0, 2.0, size=(n, DIM)).astype(np.float32) for n in (3, 100, 7)]
     clips[0][:, 4] = clips[1][:, 4] = clips[2][:, 4] = 1.5  # a dimension that never varies
-    mean, deviation = frame_statistics(sequence_from_vectors(clips))
+    mean, deviation = frame_statistics([sequence_from_vectors(clips)])
     frames = np.concatenate(clips)
     np.testing.assert_allclose(mean, frames.mean(axis=0), rtol=1e-5)
     varying = np.arange(DIM) != 4
     np.testing.assert_allclose(deviation[varying], frames.std(axis=0)[varying], rtol=1e-5)
     assert deviation[4] == pytest.approx(0.1 * frames.std(axis=0).mean(), rel=1e-4)
     constant = sequence_from_vectors([np.ones((4, DIM), dtype=np.float32)])
-    assert frame_statistics(constant)[1].tolist() == [1.0] * DIM
+    assert frame_statistics([constant])[1].tolist() == [1.0] * DIM
 
 
 def test_taken_clips_keep_their_rows() -> None:

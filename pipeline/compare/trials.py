@@ -17,7 +17,7 @@ from features.system.files import read_json, report_unwritable, write_json
 from features.system.plugins import load_plugins
 from features.system.processes import claim_output, describe_problem
 from features.system.versions import describe_environment
-from pipeline.data.sequences import Sequences, sequence_from_vectors, take_clips
+from pipeline.data.sequences import Sequences, sequence_from_vectors, take_clips, view_clips
 from pipeline.data.sharing import map_sequences
 from pipeline.heads.model import predict_clips
 from pipeline.heads.registry import HeadOptions
@@ -97,8 +97,8 @@ def run_trial(
     split = plan.splits[trial.fold]
     started = time.perf_counter()
     fitted = fit_head(
-        take_clips(sequences, split.train),
-        take_clips(sequences, split.val),
+        view_clips(sequences, split.train),
+        view_clips(sequences, split.val),
         head=trial.head,
         n_classes=len(plan.classes),
         groups=plan.groups,

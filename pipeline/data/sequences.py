@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -186,6 +186,31 @@ def take_clips(sequences: Sequences, clip_ids: Sequence[str]) -> Sequences:
     )
 
 
+class _Rows:
+    """Some rows of an array that stays where it is, such as in a file; read when they are used."""
+
+    def __init__(self, array: Any, rows: IntArray) -> None:
+        self.array, self.rows = array, rows
+        self.shape, self.dtype = (len(rows), *array.shape[1:]), array.dtype
+
+    def __getitem__(self, key: Any) -> Any:
+        rows, *rest = key if isinstance(key, tuple) else (key,)
+        return self.array[(self.rows[rows], *rest)]
+
+
+def view_clips(sequences: Sequences, clip_ids: Sequence[str]) -> Sequences:
+    """Take some clips out of sequences without copying their embeddings."""
+    position = {clip_id: index for index, clip_id in enumerate(sequences.clip_ids)}
+    rows = np.array([position[clip_id] for clip_id in clip_ids], dtype=np.int64)
+    return Sequences(
+        cast(Any, _Rows(sequences.vectors, rows)),
+        sequences.mask[rows],
+        sequences.class_indices[rows],
+        tuple(clip_ids),
+        sequences.take_targets(rows),
+    )
+
+
 def join_clips(first: Sequences, second: Sequences) -> Sequences:
     """Put the clips of two sequences into one, as long as the longest needs."""
     n_frames = max(first.mask.shape[1], second.mask.shape[1])
@@ -195,8 +220,13 @@ def join_clips(first: Sequences, second: Sequences) -> Sequences:
         missing[1] = (0, n_frames - array.shape[1])
         return np.pad(array, missing) if missing[1][1] else array
 
+    views: list[Any] = [first.vectors, second.vectors]
+    if all(isinstance(view, _Rows) and view.array is views[0].array for view in views):
+        vectors: Any = _Rows(views[0].array, np.concatenate([view.rows for view in views]))
+    else:
+        vectors = np.concatenate([lengthen(view[:]) for view in views])
     return Sequences(
-        np.concatenate([lengthen(first.vectors), lengthen(second.vectors)]),
+        vectors,
         np.concatenate([lengthen(first.mask), lengthen(second.mask)]),
         np.concatenate([first.class_indices, second.class_indices]),
         (*first.clip_ids, *second.clip_ids),
@@ -212,21 +242,22 @@ def model_inputs(sequences: Sequences, rows: IntArray | slice) -> dict[str, Any]
     return {"vectors": vectors, "mask": sequences.mask[rows]}
 
 
-def frame_statistics(sequences: Sequences) -> tuple[Float32Array, Float32Array]:
+def frame_statistics(blocks: Iterable[Sequences]) -> tuple[Float32Array, Float32Array]:
     """Measure mean and spread of each embedding dimension over all frames of the training part.
 
-    A dimension that hardly varies gets a tenth of the mean deviation, so that a test clip in which
-    it does vary is not blown up.
+    The clips come in blocks. A dimension that hardly varies gets a tenth of the mean deviation,
+    so that a test clip in which it does vary is not blown up.
     """
-    dim = sequences.vectors.shape[2]
-    n_frames = int(sequences.mask.sum())
-    total = np.zeros(dim)
-    for frames in _valid_frames(sequences):
-        total += frames.sum(axis=0)
-    mean = total / n_frames
-    squares = np.zeros(dim)
-    for frames in _valid_frames(sequences):
-        squares += np.square(frames - mean).sum(axis=0)
+    n_frames, mean, squares = 0, np.zeros(1), np.zeros(1)
+    for block in blocks:
+        for frames in _valid_frames(block):
+            # Chan, Golub and LeVeque (1979): in one pass, without the differences of large sums.
+            shift = frames.mean(axis=0) - mean
+            n_all = n_frames + len(frames)
+            squares = squares + np.square(frames - frames.mean(axis=0)).sum(axis=0)
+            squares += np.square(shift) * (n_frames * len(frames) / n_all)
+            mean = mean + shift * (len(frames) / n_all)
+            n_frames = n_all
     deviation = np.sqrt(squares / n_frames)
     floor = 0.1 * deviation.mean()
     deviation = np.maximum(deviation, floor if floor > 0 else 1.0)
