@@ -30,8 +30,9 @@ from pipeline.heads.model import (
 )
 from pipeline.heads.registry import HEADS, HeadOptions, parse_head
 from pipeline.runs.run import save_model
-from pipeline.training.fit import Workbench, fit_head
+from pipeline.training.fit import FittedHead, Workbench, fit_head
 from pipeline.training.options import EpochReport, FitOptions
+from pipeline.training.temperature import apply_temperature
 from pipeline.training.threads import limit_threads
 from pipeline.training.trainers import BatchTrainer, GraphTrainer, cut_batches
 
@@ -170,6 +171,10 @@ def test_thirds_share_the_frames_between_them(n_frames: int) -> None:
     np.testing.assert_allclose(thirds, fine, atol=1e-5)
 
 
+def undo_temperature(fitted: FittedHead, probabilities: Any) -> Any:
+    return apply_temperature([probabilities], 1 / fitted.temperature)
+
+
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("name", ["logreg", "logreg-std", "logreg-thirds:both", "lda:tempo"])
 def test_linear_heads_say_what_scikit_learn_says(name: str, n_classes: int) -> None:
@@ -180,17 +185,20 @@ def test_linear_heads_say_what_scikit_learn_says(name: str, n_classes: int) -> N
     for part in (train, test):
         np.minimum(part.class_indices, n_classes - 1, out=part.class_indices)
     groups = {clip_id: str(int(clip_id) // 4) for clip_id in train.clip_ids}
-    fitted = fit_head(train, test, head=name, n_classes=n_classes, groups=groups)
+    options = FitOptions(refit="never")
+    fitted = fit_head(
+        train, test, head=name, n_classes=n_classes, groups=groups, fit_options=options
+    )
     model = fitted.model
     inner = import_keras().Model(model.inputs, model.get_layer("logits").input)
     vectors, other = (predict_probabilities(inner, part).astype(float) for part in (train, test))
-    found = predict_probabilities(model, test)
+    found = undo_temperature(fitted, predict_probabilities(model, test))
     if name.startswith("lda"):
         theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
         wanted = [theirs.fit(vectors, train.class_indices).predict_proba(other)]
     else:
         # Of the two parts that ":mixed" and ":both" have the head uses one.
-        used = np.abs(model.get_layer("logits").get_weights()[0]).sum(axis=1) > 0
+        used = np.abs(model.get_layer("logits").get_weights()[0]).sum(axis=1) > 1e-12
         vectors, other = vectors[:, used], other[:, used]
         scale = np.sqrt(np.square(vectors - vectors.mean(axis=0)).mean())
         wanted = [
@@ -266,7 +274,9 @@ def test_start_is_reported_as_undecided_however_full_the_last_batch(n_clips: int
 def test_reported_means_are_those_of_all_clips(kind: Any) -> None:
     train = make_sequences(n_clips=21)
     train.class_indices[:5] = 0
-    options = FitOptions(epochs=1, batch_size=8, learning_rate=1e-12, class_weights=kind)
+    options = FitOptions(
+        epochs=1, batch_size=8, learning_rate=1e-12, class_weights=kind, refit="never"
+    )
     fitted = fit_head(
         train,
         train,
@@ -275,7 +285,7 @@ def test_reported_means_are_those_of_all_clips(kind: Any) -> None:
         head_options=HeadOptions(units=8, dropout=0.0),
         fit_options=options,
     )
-    probabilities = predict_probabilities(fitted.model, train)
+    probabilities = undo_temperature(fitted, predict_probabilities(fitted.model, train))
     truth = train.class_indices
     counts = np.bincount(truth)
     weights = np.ones(21) if kind == "none" else (21 / (3 * counts))[truth]
@@ -392,7 +402,7 @@ def test_best_epoch_is_kept() -> None:
     # Labels without a pattern: learning them by heart makes validation worse and worse.
     train, val = make_sequences(0, signal=0.0), make_sequences(1, signal=0.0)
     seen: list[EpochReport] = []
-    options = FitOptions(epochs=60, learning_rate=0.02, patience=4)
+    options = FitOptions(epochs=60, learning_rate=0.02, patience=4, refit="never")
     fitted = fit_head(
         train, val, head="mlp", n_classes=3, fit_options=options, on_epoch=seen.append
     )
@@ -400,7 +410,7 @@ def test_best_epoch_is_kept() -> None:
     losses = [report.val_loss for report in seen]
     assert losses.index(min(losses)) + 1 == fitted.best_epoch
     assert len(seen) < 60
-    probabilities = predict_probabilities(fitted.model, val)
+    probabilities = undo_temperature(fitted, predict_probabilities(fitted.model, val))
     loss = -np.log(probabilities[np.arange(24), val.class_indices]).mean()
     assert loss == pytest.approx(min(losses), abs=1e-5)
 
