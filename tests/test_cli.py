@@ -280,7 +280,7 @@ OPTION_SOURCES: list[tuple[str, Callable[..., Any], set[str]]] = [
     ("train-head", FitOptions, set()),
     ("train-head", HeadOptions, set()),
     ("compare-heads", SplitOptions, {"test_fraction"}),
-    ("compare-heads", FitOptions, set()),
+    ("compare-heads", FitOptions, {"calibration"}),
     ("compare-heads", HeadOptions, set()),
     ("demo", DemoOptions, set()),
     ("make-sample", SampleSpec, set()),

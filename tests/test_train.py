@@ -70,6 +70,7 @@ def test_run_holds_everything(run_path: Path, store_path: Path) -> None:
         "run.json",
         "history.json",
         "history.csv",
+        "calibration.json",
         "predictions.csv",
         "report.json",
         "split.json",

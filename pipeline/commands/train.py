@@ -35,7 +35,7 @@ from pipeline.training.train import train_head
 @click.option("--out", type=PATH, required=True, help="Folder to write the run to.")
 @click.option(
     "--head",
-    default="lstm",
+    default="logreg",
     show_default=True,
     cls=NamingOption,
     names=HEADS,

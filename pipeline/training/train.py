@@ -36,7 +36,7 @@ def train_head(
     store_path: str | Path,
     out: str | Path,
     *,
-    head: str = "lstm",
+    head: str = "logreg",
     head_options: HeadOptions = HeadOptions(),
     split: SplitOptions = SplitOptions(),
     fit: FitOptions = FitOptions(),
@@ -58,7 +58,7 @@ def train_head(
         The file given to ``extract-features --out``.
     out : str or Path
         Folder of the run.
-    head : str, default "lstm"
+    head : str, default "logreg"
         A registered head, or one followed by ":" and "appearance", "motion", "both",
         "centred", "tempo" or "mixed", which say what it sees of the embeddings.
     head_options : HeadOptions
