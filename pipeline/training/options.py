@@ -59,6 +59,10 @@ class FitOptions:
     ensemble : int, default 1
         Number of heads to train from different seeds; the head is the mean of their
         probabilities. At least 1.
+    calibration : {"validation", "cross"}, default "validation"
+        Which clips say how far probabilities can be believed: those of the validation part, or all
+        that are trained on. With cross, every group is held out once, in five further trainings;
+        small data needs this for prediction sets.
 
     Raises
     ------
