@@ -243,6 +243,65 @@ def test_files_that_hold_no_text_or_no_rows(tmp_path: Path) -> None:
     assert rows(discover(tmp_path, "c.csv", text)) == [("a.avi", japanese)]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,label\ra.avi,x\rb.avi,y\r",
+        "\ufeff\ufeffpath,label\na.avi,x\nb.avi,y\n",
+        "# exported today\n# by us\npath,label\na.avi,x\nb.avi,y\n",
+        'path, label\n"a.avi", "x"\nb.avi, y\n',
+        "path,label\na.avi,x\npath,label\nb.avi,y\n",
+    ],
+)
+def test_tables_as_programs_leave_them(tmp_path: Path, text: str) -> None:
+    found = discover(tmp_path, "c.csv", text, "a.avi", "b.avi")
+    assert rows(found) == [("a.avi", "x"), ("b.avi", "y")]
+
+
+def test_cells_of_nothing_are_empty(tmp_path: Path) -> None:
+    text = "path,label,group,start\na.avi,nan,NaN,\nb.avi,None,nan,nan\n"
+    found = discover(tmp_path, "c.csv", text, "a.avi", "b.avi")
+    assert [(c.label, c.group) for c in found.clips] == [("", ""), ("None", "")]
+    assert found.notes == ("4 cells with 'nan' read as empty",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('path,label\na.avi,"x\nb.avi,y\n', "A quote that opens is closed in the same row"),
+        ('path,label,note\na.avi,x,"5\nb.avi,y,6"\n', "goes on over 2 lines"),
+        ("path,label,class_name\na.avi,0,x\nb.avi,-1,y\n", "'label', which holds numbers"),
+        ("path,label,subject_id\na.avi,x,1\nb.avi,y,2\n", "has 'subject_id', which may be it"),
+        ("path,label,is_train\na.avi,x,1\nb.avi,y,0\n", "in a column called split, as train"),
+        ("path,x,y,test\na.avi,1,0,1\nb.avi,0,1,0\n", "Columns of 0 and 1 .* has 'test'"),
+        ("path,label,first_frame,last_frame\na.avi,x,1,2\n", "has 'first_frame', 'last_frame'"),
+        ("path,label\na.avi,\"['x', 'y']\"\nb.avi,y\n", "are lists, or names"),
+        ('{"path": "a.avi", "label": "x"}\n{"path": "b.avi", "label": "y"}\n', "no valid JSON"),
+        (
+            '{"database": {"a": {"annotations": [{"segment": [-1, 2], "label": "x"}]}}}',
+            "A span starts at 0 or later",
+        ),
+    ],
+)
+def test_what_would_be_read_wrongly_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ManifestError, match=message):
+        discover(tmp_path, "c.csv", text, "a.avi", "b.avi")
+
+
+def test_cells_may_have_several_lines(tmp_path: Path) -> None:
+    text = 'path,label,script\na.avi,x,"He sits,\nand b stands."\nb.avi,"y\nz",\n'
+    assert rows(discover(tmp_path, "c.csv", text, "a.avi", "b.avi")) == [
+        ("a.avi", "x"),
+        ("b.avi", "y\nz"),
+    ]
+
+
+def test_names_that_differ_in_case_alone_are_told_apart(tmp_path: Path) -> None:
+    videos = ("x/abC.avi", "y/ABc.avi")
+    found = discover(tmp_path, "c.csv", "path,label\nabC,x\nABc,y\n", *videos)
+    assert rows(found) == [("x/abC.avi", "x"), ("y/ABc.avi", "y")]
+
+
 def test_a_rate_that_says_nothing_is_named(tmp_path: Path) -> None:
     found = discover(tmp_path, "c.csv", "path,label,fps\na.avi,x,25\n", "a.avi")
     assert found.notes == ("columns that say nothing here: fps",)
@@ -396,6 +455,10 @@ def test_mmaction2_rawframes_lists(tmp_path: Path) -> None:
     assert rows(found) == [("jump/a.mp4", "0"), ("walk/b", "1")]
     found = discover(tmp_path, "rawframes.txt", "jump/a 30 120 0\n")
     assert rows(found) == [("jump/a.mp4#f30-f150", "0")]
+    found = discover(tmp_path, "rawframes.txt", "jump/a 120 0 3\nwalk/b 33 1\n")
+    assert [clip.labels for clip in found.clips] == [("0", "3"), ("1",)]
+    found = discover(tmp_path, "videos.txt", "jump/a.mp4, 0\nwalk/b, 1\n")
+    assert rows(found) == [("jump/a.mp4", "0"), ("walk/b", "1")]
 
 
 def test_lists_with_spaces_in_labels_and_lists_with_several_labels(tmp_path: Path) -> None:

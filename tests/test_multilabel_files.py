@@ -44,9 +44,12 @@ def labels(found: Discovery) -> list[tuple[str, ...] | None]:
         "path,label\na.avi,\"['run', 'jump']\"\nb.avi,['walk']\nc.avi,\n",
         "path,run,jump,walk\na.avi,1,1,0\nb.avi,0,0,1\nc.avi,,,\n",
         "a.avi;run|jump\nb.avi;walk\n",
+        "path,label\na.avi,7 8\nb.avi,9\nc.avi,\n",
+        "path,label\na.avi,8;7\nb.avi,9\nc.avi,\n",
     ],
 )
 def test_several_labels_of_a_clip(tmp_path: Path, text: str) -> None:
+    (tmp_path / "label_map.txt").write_text("7 run\n8 jump\n9 walk\n")
     found = discover(tmp_path, text)
     assert labels(found)[:2] == [("jump", "run"), ("walk",)]
     assert [clip.label for clip in found.clips][:2] == ["jump;run", "walk"]

@@ -159,7 +159,7 @@ class AnnotationFile:
     @cached_property
     def header(self) -> tuple[str, ...]:
         """Names of the columns, stripped; empty for an empty file."""
-        for row in csv.reader(io.StringIO(self._table_text), delimiter=self.delimiter):
+        for row in self._cells:
             if any(cell.strip() for cell in row):
                 return tuple(cell.strip() for cell in row)
         return ()
@@ -167,7 +167,7 @@ class AnnotationFile:
     @property
     def table(self) -> Iterator[tuple[str, dict[str, str]]]:
         """Rows below the header line, as text by column name, each with its place."""
-        reader = csv.reader(io.StringIO(self._table_text), delimiter=self.delimiter)
+        reader = self._cells
         n_columns = len(self.header)
         is_header = True
         for cells in reader:
@@ -184,17 +184,24 @@ class AnnotationFile:
                     hint="put names that contain the delimiter into double quotes",
                 )
             cells += [""] * (n_columns - len(cells))
-            values = (cell.strip() for cell in cells[:n_columns])
-            yield where, dict(zip(self.header, values, strict=True))
+            values = tuple(cell.strip() for cell in cells[:n_columns])
+            if values != self.header:  # tables joined by cat repeat it
+                yield where, dict(zip(self.header, values, strict=True))
 
     def where(self, line: int) -> str:
         """Name a line for messages."""
         return f"'{self.path}' line {line}"
 
+    @property
+    def _cells(self) -> Any:  # the type of csv.reader has no name
+        text = io.StringIO(self._table_text)
+        return csv.reader(text, delimiter=self.delimiter, skipinitialspace=True)
+
     @cached_property
     def _table_text(self) -> str:
-        # Excel writes the delimiter into a first line of its own.
-        return re.sub(r"\A\s*sep=.\r?\n", "\n", self.text, flags=re.IGNORECASE)
+        # Excel writes the delimiter into a first line of its own; others begin with comments.
+        text = re.sub(r"\A\s*sep=.\r?\n", "\n", self.text, flags=re.IGNORECASE)
+        return re.sub(r"\A(?:\s*#\s.*\n)+", lambda found: "\n" * found[0].count("\n"), text)
 
 
 def read_annotation_text(path: Path) -> str:
@@ -215,7 +222,9 @@ def read_annotation_text(path: Path) -> str:
                 f"'{path}' is not: it has bytes of zero.",
                 hint="save it as CSV UTF-8",
             )
-        return text
+        # Files joined by cat keep their marks; old Macs end lines with a carriage return alone.
+        text = text.lstrip("\ufeff")
+        return text if "\n" in text else text.replace("\r", "\n")
     except UnicodeDecodeError as problem:
         raise ManifestError(
             f"An annotation file is text in UTF-8 or UTF-16. '{path}' is not: {problem}.",

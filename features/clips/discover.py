@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -433,9 +434,12 @@ def _make_clip(
     )
     if row.start is None:
         return clip
-    if row.end is not None and row.end <= row.start:
+    last = math.inf if row.end is None else row.end
+    if not 0 <= row.start < last or row.end == math.inf:
         raise ManifestError(
-            f"A span must end after its start. {row.where} has {row.start:g} to {row.end:g}."
+            "A span starts at 0 or later, and must end after its start. "
+            f"{row.where} has {row.start:g} to {last:g}.",
+            hint="correct the times or delete the row; without times it is the whole file",
         )
     clip = replace(clip, group=row.group or finder.real_name(file_id))
     if row.unit == "seconds":
@@ -446,9 +450,9 @@ def _make_clip(
         raise ManifestError(
             f"Frame numbers must be whole numbers. {row.where} has {row.start}, {row.end}."
         )
-    start, last = int(row.start), None if row.end is None else int(row.end)
-    name = f"{file_id}#f{start}-" + ("end" if last is None else f"f{last}")
-    return replace(clip, clip_id=name, start_frame=start, end_frame=last)
+    first, until = int(row.start), None if row.end is None else int(row.end)
+    name = f"{file_id}#f{first}-" + ("end" if until is None else f"f{until}")
+    return replace(clip, clip_id=name, start_frame=first, end_frame=until)
 
 
 def _write_seconds(value: float) -> str:

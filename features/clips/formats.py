@@ -128,7 +128,8 @@ def _unknown_format(file: AnnotationFile) -> ManifestError:
     first_line = file.delimiter.join(("path", "label", "group", "split")[: len(file.header) or 4])
     return ManifestError(
         "An annotation file starts with a header line that names the columns path, label, group, "
-        f"split, or is of a known format. '{file.path}' is of none, and its first line has: "
+        "split, between commas, semicolons or tabs, or is of a known format. "
+        f"'{file.path}' is of none, and its first line has: "
         f"{columns}.",
         hint="if that line names columns, say which: --columns path=NAME,label=NAME; if not, "
         f"write one above it, such as '{first_line}'",
@@ -141,8 +142,10 @@ register_annotation_format("table", "a table with a header line")(read_table)
 @register_annotation_format("list", "a list without a header line: path and label")
 def read_plain_list(file: AnnotationFile) -> Annotations | None:
     """Read rows of a path and a label between semicolons, tabs or commas, as of Jester."""
+    if _is_json(file):
+        return None
     for delimiter in (";", "\t", ","):
-        table = csv.reader(io.StringIO(file.text), delimiter=delimiter)
+        table = csv.reader(io.StringIO(file.text), delimiter=delimiter, skipinitialspace=True)
         cells = [(table.line_num, [cell.strip() for cell in row]) for row in table if any(row)]
         if cells and all(len(row) == 2 and all(row) for _, row in cells):
             break
@@ -194,6 +197,11 @@ def read_rawframes_list(file: AnnotationFile) -> Annotations | None:
         return None
     if any(match and _is_video(match[1]) for _, match in found):
         return None  # several labels rather than a count
+    # Rows of different lengths have several labels rather than an offset.
+    several = [re.fullmatch(r"(.+?)\s+(\d+)((?:\s+\d+)+)", line) for _, line in file.lines]
+    counts = {len(match[3].split()) for match in several if match}
+    if len(counts) > 1 or max(counts) > 2:
+        return _read_rawframes_labels(file, several)
     names = read_label_map(file, [(match[1], match[4]) for _, match in found if match])
     rows = []
     for number, match in found:
@@ -207,6 +215,25 @@ def read_rawframes_list(file: AnnotationFile) -> Annotations | None:
             row = replace(row, n_pictures=int(match[3]))
         rows.append(row)
     return Annotations(tuple(rows), name_labels(file, names))
+
+
+def _read_rawframes_labels(
+    file: AnnotationFile, found: Sequence[re.Match[str] | None]
+) -> Annotations:
+    """Read a path, the number of frames, and the numbers of one or several classes."""
+    matches = [(n, match) for (n, _), match in zip(file.lines, found, strict=True) if match]
+    numbers = [(match[1], number) for _, match in matches for number in match[3].split()]
+    names = read_label_map(file, numbers)
+    rows = tuple(
+        Annotation(
+            match[1],
+            labels=tuple(names.get(number, number) for number in match[3].split()),
+            where=file.where(n),
+            n_pictures=int(match[2]),
+        )
+        for n, match in matches
+    )
+    return Annotations(rows, f"{name_labels(file, names)}; several numbers are several classes")
 
 
 @register_annotation_format("ucf101", "a list of UCF101")
@@ -487,6 +514,15 @@ def read_activitynet_json(file: AnnotationFile) -> Annotations | None:
     return Annotations(tuple(rows), "spans in seconds", notes if n_nothing else ())
 
 
+def _is_json(file: AnnotationFile) -> bool:
+    """Tell JSON, or a line of it as in JSON Lines, from a list of odd names."""
+    try:
+        first = json.loads(file.lines[0][1]) if file.lines else None
+    except ValueError:
+        first = None
+    return file.json is not None or isinstance(first, dict)
+
+
 def _has_path_column(file: AnnotationFile) -> bool:
     return "path" in map(role_of, file.header)
 
@@ -505,7 +541,9 @@ def _divide_line(file: AnnotationFile, line: str) -> tuple[str, str] | None:
         if _is_video(line[: gap.start()]):
             return line[: gap.start()], line[gap.end() :]
     match = re.fullmatch(r"(.+?)\s+(\S+)", line)
-    return (match[1], match[2]) if match and _is_path(file, match[1]) else None
+    if match is None or match[1].endswith((",", ";")):
+        return None  # a list with commas
+    return (match[1], match[2]) if _is_path(file, match[1]) else None
 
 
 def _is_ava(cells: list[str]) -> bool:

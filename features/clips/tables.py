@@ -34,13 +34,21 @@ _FIRST_COUNTS = ("path",)
 # Names that would change what a row means, had they a role.
 _LIKE_A_BOUND = re.compile(
     r"(?:start|begin|onset|end|stop|offset|finish)(?:ms|msec|millis.*|secs|s|f|frames|idx|index)"
-    r"|onset|offset|finish|from|to|t[01]|f[01]"
+    r"|onset|offset|finish|(?:time|t|frame|f)?(?:from|to)|(?:from|to)(?:time|frame|sec|seconds)"
+    r"|t[01]|f[01]|(?:first|last)frame|segments?|spans?|intervals?|(?:time|frame)range"
 )
+# What people call those who are seen, and the column that says what clips are trained on.
+_LIKE_A_GROUP = re.compile(
+    r"(?:subject|person|participant|performer|actor|signer)s?(?:id|name|no|nr|number|index)?"
+)
+_LIKE_A_PART = re.compile(r"(?:is|in|use|for)?(?:train|training|val|valid|validation|test)(?:set)?")
+_NOTHING = frozenset({"nan", "<na>", "#n/a", "#n/a n/a"})  # as pandas and Excel write it
 # What separates classes: hardly any class has these in its name. Commas are in many.
 _SEPARATORS = (";", "|")
+_QUOTED_LIST = re.compile(r"""\[\s*(?:(['"]).*\1\s*)?\]""")
 _LIST = re.compile(r"[\[(].*[\])]")
 _YES, _NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")
-_CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d+)?)")
+_CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +75,16 @@ def read_table(file: AnnotationFile) -> Annotations | None:
     chosen = _choose_columns(file)
     if "path" not in chosen:
         return None
-    cells = tuple(file.table)
+    cells, emptied = _empty_nothing(tuple(file.table))
+    _require_closed_quotes(file, cells)
+    _require_named_classes(file, chosen, cells)
     classes = _choose_class_columns(file, chosen, cells)
     _require_well_spelt(file, chosen, classes)
     read = [_read_row(file, chosen, row, where) for where, row in cells]
-    names = read_label_map(file, [(row.path, row.label) for row in read if row.label])
-    rows, divided, remarks = divide_labels(
-        file, [replace(row, label=names.get(row.label, row.label)) for row in read]
-    )
-    if names:
+    rows, divided, remarks = divide_labels(file, read)
+    numbers = [(row.path, n) for row in rows for n in row.labels or (row.label,) if n]
+    if names := read_label_map(file, numbers):
+        rows = tuple(_name_row(row, names) for row in rows)
         divided = f"; {name_labels(file, names)}{divided}"
     if classes:
         divided = f"; a column for each class: {', '.join(classes)}"
@@ -96,7 +105,66 @@ def read_table(file: AnnotationFile) -> Annotations | None:
         if all(row.frame_rate is None for row in rows):  # videos tell theirs
             left_out.append(chosen["fps"])
     notes = (f"columns that say nothing here: {', '.join(left_out)}",) if left_out else ()
-    return Annotations(rows, f"columns {used}{divided}", (*notes, *remarks))
+    return Annotations(rows, f"columns {used}{divided}", (*notes, *emptied, *remarks))
+
+
+def _empty_nothing(
+    cells: Sequence[tuple[str, dict[str, str]]],
+) -> tuple[tuple[tuple[str, dict[str, str]], ...], tuple[str, ...]]:
+    """Empty the cells that say that they are; and a note of how many there are."""
+    found = [cell for _, row in cells for cell in row.values() if cell.lower() in _NOTHING]
+    if not found:
+        return tuple(cells), ()
+    emptied = tuple(
+        (where, {name: "" if cell.lower() in _NOTHING else cell for name, cell in row.items()})
+        for where, row in cells
+    )
+    return emptied, (f"{format_count(len(found), 'cell')} with '{found[0]}' read as empty",)
+
+
+def _require_closed_quotes(
+    file: AnnotationFile, cells: Sequence[tuple[str, Mapping[str, str]]]
+) -> None:
+    """Refuse a cell that swallowed further rows because of a quote that was not meant."""
+    for where, row in cells:
+        for cell in row.values():
+            below = cell.split("\n")[1:]
+            fields = [part.strip(' "') for line in below for part in line.split(file.delimiter)]
+            if len(fields) > len(below) and not file.find(cell) and any(map(file.find, fields)):
+                raise ManifestError(
+                    f"A quote that opens is closed in the same row. The row that ends in {where} "
+                    f"has a cell that goes on over {len(below) + 1} lines.",
+                    hint="delete the quote, or double it if it belongs to the text",
+                )
+
+
+def _require_named_classes(
+    file: AnnotationFile, chosen: Mapping[str, str], cells: Sequence[tuple[str, Mapping[str, str]]]
+) -> None:
+    """Refuse numbers as labels where another column seems to have the names of the classes."""
+    label = chosen.get("label")
+    if label is None or "label" in file.columns:
+        return
+    if not all(_is_number(row[label]) for _, row in cells):
+        return
+    others = [
+        name
+        for name in file.header
+        if squash(name) in ALIASES["label"]
+        and name != label
+        and not all(_is_number(row[name]) for _, row in cells)
+    ]
+    if others:
+        raise ManifestError(
+            f"An annotation file has one column for each role. '{file.path}' has '{label}', which "
+            f"holds numbers, and '{others[0]}' for label.",
+            hint=f"--columns label={others[0]}, or --columns label={label}",
+        )
+
+
+def _name_row(row: Annotation, names: Mapping[str, str]) -> Annotation:
+    labels = None if row.labels is None else tuple(names[number] for number in row.labels)
+    return replace(row, label=names.get(row.label, row.label), labels=labels)
 
 
 def divide_labels(
@@ -117,7 +185,9 @@ def read_time(file: AnnotationFile, text: str, where: str) -> float | None:
         return None
     clock = _CLOCK.fullmatch(text)
     if clock:
-        return 3600.0 * int(clock[1] or 0) + 60.0 * int(clock[2]) + float(clock[3])
+        return (
+            3600.0 * int(clock[1] or 0) + 60.0 * int(clock[2]) + float(clock[3].replace(",", "."))
+        )
     try:
         number = float(text.replace(",", ".") if file.delimiter != "," else text)
     except ValueError:
@@ -195,6 +265,14 @@ def _choose_class_columns(
     ]
     if len(found) < 2:
         return []
+    parts = [name for name in found if _LIKE_A_PART.fullmatch(squash(name))]
+    if parts:
+        classes = [name for name in found if name not in parts]
+        raise ManifestError(
+            "Columns of 0 and 1 stand for a class each, and the part of the split is in a column "
+            f"called split. '{file.path}' has {', '.join(map(repr, parts))}.",
+            hint=f"write a column split; or --columns 'label={'|'.join(classes)}' to leave it out",
+        )
     if others:
         raise ManifestError(
             f"The label is in a column called label, or in a column for each class. '{file.path}' "
@@ -226,6 +304,13 @@ def _require_well_spelt(
             f"'{file.path}' has {', '.join(map(repr, bounds))}.",
             hint="if these are spans: --columns start=NAME,end=NAME, with --time-unit frames for "
             "frames; if not: --columns start=,end=",
+        )
+    groups = [name for name in left_out if _LIKE_A_GROUP.fullmatch(squash(name))]
+    if groups and "group" in missing:
+        raise ManifestError(
+            f"What clips share is in a column called group. '{file.path}' has '{groups[0]}', which "
+            "may be it: clips of one person in training and test make an accuracy too high.",
+            hint=f"if it is meant: --columns group={groups[0]}; if not: --columns group=",
         )
     for name in left_out:
         close = difflib.get_close_matches(fold(name), missing, cutoff=0.75)
@@ -270,6 +355,13 @@ def _require_no_split(
     """Refuse a column that holds the parts of a split under another name."""
     for name in left_out:
         words = {row[name] for row in rows if row[name]}
+        is_flags = {word.lower() for word in words} <= {*_YES, *_NO}
+        if words and is_flags and _LIKE_A_PART.fullmatch(squash(name)):
+            raise ManifestError(
+                "The parts of a split are in a column called split, as train, val and test. "
+                f"'{file.path}' has '{name}'.",
+                hint="write a column split; or --columns split= if it means something else",
+            )
         if len(words) > 1 and all(map(is_split_word, words)):
             raise ManifestError(
                 f"The parts of a split are in a column called split. '{file.path}' has "
@@ -352,6 +444,16 @@ def _divide_cells(cells: Collection[str], separator: str | None, *, where: str) 
         return _LabelCells(notes=(f"no label holds the separator '{separator}'",))
     if all(map(_LIST.fullmatch, named)) and any(cell.startswith("[") for cell in named):
         return _LabelCells({cell: _read_list(cell, where) for cell in named}, "labels are lists")
+    lists = [cell for cell in named if _QUOTED_LIST.fullmatch(cell)]
+    if lists:
+        other = next(cell for cell in named if cell not in lists)
+        raise ManifestError(
+            f"Labels of one file are lists, or names. {where} has {lists[0]} and '{other}'.",
+            hint=f"write {[other]} for the latter; or --label-separator {ONE_LABEL} if a cell is "
+            "the name of one class",
+        )
+    if all(re.fullmatch(r"\d+(?:\s+\d+)*", cell) for cell in named):
+        return _divided(named, " ") if any(" " in cell for cell in named) else _LabelCells()
     found = [mark for mark in _SEPARATORS if any(mark in cell for cell in named)]
     if len(found) > 1:
         raise ManifestError(

@@ -307,12 +307,16 @@ class PathFinder:
         if not wanted:
             return []
         best: list[str] = []
-        best_fit = (0, 0)
+        best_fit = (0, 0, 0)
         for name in self._candidates(wanted[-1]):
-            fit = self._compare(wanted, PurePosixPath(name))
+            # Ids may differ in case alone: what is written exactly so counts more.
+            is_exact = PurePosixPath(name).stem == PurePosixPath(parts[-1]).stem
+            fit = (*self._compare(wanted, PurePosixPath(name)), is_exact)
+            if not fit[0]:
+                continue
             if fit > best_fit:
                 best, best_fit = [name], fit
-            elif fit == best_fit and fit != (0, 0):
+            elif fit == best_fit:
                 best.append(name)
         whole = PurePosixPath(path.replace("\\", "/"))
         if len(best) == 1 and best_fit[0] == len(PurePosixPath(best[0]).parts):
