@@ -258,6 +258,13 @@ def test_tables_as_programs_leave_them(tmp_path: Path, text: str) -> None:
     assert rows(found) == [("a.avi", "x"), ("b.avi", "y")]
 
 
+def test_groups_that_look_alike_are_named(tmp_path: Path) -> None:
+    text = "path,label,group\na.avi,x,Ann Lee\nb.avi,y,ann_lee\n"
+    (note,) = discover(tmp_path, "c.csv", text, "a.avi", "b.avi").notes
+    assert "'Ann Lee', 'ann_lee' differ only in case" in note
+    assert "are 2 groups" in note
+
+
 def test_cells_of_nothing_are_empty(tmp_path: Path) -> None:
     text = "path,label,group,start\na.avi,nan,NaN,\nb.avi,None,nan,nan\n"
     found = discover(tmp_path, "c.csv", text, "a.avi", "b.avi")

@@ -83,6 +83,7 @@ def test_odd_names_stay_what_they_are(tmp_path: Path) -> None:
     ("clip_id", "label", "group"),
     [
         ("Archery/v_Archery_g01_c02.avi", "Archery", "v_Archery_g01"),
+        ("golf/v_golf_01/v_golf_01_03.mpg", "golf", "v_golf_01"),
         ("boxing/person07_boxing_d1_uncomp.avi", "boxing", "person07"),
         ("x/S001C002P003R001A060_rgb.avi", "x", "P003"),
         ("dive/-3KkcIqO0SY_000010_000020.mp4", "dive", "-3KkcIqO0SY"),

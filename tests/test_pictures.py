@@ -122,6 +122,9 @@ def test_optical_flow_is_left_out_and_other_kinds_are_not_mixed() -> None:
     assert find_sequence("clip", [*img, "cover.jpg"]).note == "1 other picture left out"
     assert "number 1" in find_sequence("clip", ["1.jpg", "01.jpg", "2.jpg"]).problem
     assert find_sequence("clip", flow).problem == "optical flow only"
+    minutes = [f"f_1_{n:02d}.jpg" for n in range(50)]
+    problem = find_sequence("clip", [*minutes, "f_2_00.jpg"]).problem
+    assert problem == "numbers in two places of the names, such as 'f_1_00.jpg' and 'f_2_00.jpg'"
 
 
 @pytest.mark.parametrize(
@@ -145,6 +148,13 @@ def test_photos_are_no_clip_unless_somebody_says_so(
     assert ignored(listed) == dict.fromkeys(
         ("jump/a.avi", "walk/b.avi"), "not in the annotation file"
     )
+
+
+def test_a_video_beside_its_pictures_is_named(tmp_path: Path) -> None:
+    touch(tmp_path / "v", "jump/a.avi", "jump/a/1.jpg", "jump/a/2.jpg", "walk/b.avi", "walk/b.mp4")
+    found = discover_clips(tmp_path / "v")
+    assert len(found.clips) == 4
+    assert "2 clips in several forms of one name, such as 'jump/a', 'jump/a.avi'" in found.notes[0]
 
 
 def test_class_folders_of_photos_are_refused(tmp_path: Path) -> None:

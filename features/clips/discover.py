@@ -213,7 +213,7 @@ def _clips_from_folders(root: Path, files: VideoFiles) -> Discovery:
         raise LayoutUnclear(
             "A folder of numbered pictures is one clip, and lies in the folder of its class. "
             f"'{first}' ({len(files.pictures[first].names)} pictures) lies {where}: is it a clip, "
-            "or photos?",
+            f"or photos?{_name_passed_over(files)}",
             hint="say that they are clips with --labels none, or with --labels FILE; of photos "
             "there is nothing to embed",
         )
@@ -230,7 +230,29 @@ def _clips_from_folders(root: Path, files: VideoFiles) -> Discovery:
         Clip(name, root / name, label=layout.labels[name], split=layout.splits.get(name, ""))
         for name in names
     )
-    return Discovery(root, clips, ignored, layout.labels_from, notes=layout.notes)
+    notes = (*layout.notes, *_note_namesakes(names, files.pictures))
+    return Discovery(root, clips, ignored, layout.labels_from, notes=notes)
+
+
+def _name_passed_over(files: VideoFiles) -> str:
+    """Say why another folder of pictures is no clip, which may be what is the matter."""
+    others = [item for item in files.ignored if item.path.endswith("/*")]
+    return f" '{others[0].path}' was passed over: {others[0].reason}." if others else ""
+
+
+def _note_namesakes(names: Sequence[str], pictures: Mapping[str, PictureSequence]) -> Iterator[str]:
+    """Say which clips may be one in two forms: a video and its copy, or and its pictures."""
+    forms: dict[str, list[str]] = {}
+    for name in names:
+        stem = name if name in pictures else str(PurePosixPath(name).with_suffix(""))
+        forms.setdefault(stem, []).append(name)
+    same = [found for found in forms.values() if len(found) > 1]
+    if same:
+        yield (
+            f"{format_count(len(same), 'clip')} in several forms of one name, such as "
+            f"{_name(same[0])}: each counts as a clip of its own; if they show the same, move all "
+            "but one away, or the same clip may be trained on and tested"
+        )
 
 
 def _complete_pictures(found: Discovery, files: VideoFiles, options: FolderOptions) -> Discovery:
@@ -356,6 +378,10 @@ def _clips_from_files(root: Path, files: VideoFiles, options: FolderOptions) -> 
     notes += tuple(
         f"{_name(same)} differ only in case, spaces or underscores, and are {len(same)} classes"
         for same in find_alike(labels)[:_MOST_NAMED]
+    )
+    notes += tuple(
+        f"{_name(same)} differ only in case, spaces or underscores, and are {len(same)} groups"
+        for same in find_alike({row.group for row in rows})[:_MOST_NAMED]
     )
     return Discovery(
         root,

@@ -13,6 +13,7 @@ from features.records import Clip, split_clip_id
 # File stems of well-known collections; the first capture group names what clips share.
 _GROUP_PATTERNS = {
     "UCF101 (source video)": re.compile(r"^(.*_g\d+)_c\d+$"),  # UCF50 and UCF11 as well
+    "UCF11 (source video)": re.compile(r"^(v_[a-z_]+_\d\d)_\d\d$"),
     "KTH (person)": re.compile(r"^(person\d+)_"),
     "NTU RGB+D (person)": re.compile(r"S\d{3}C\d{3}(P\d{3})R\d{3}A\d{3}"),
     "Kinetics (YouTube id)": re.compile(r"^([\w-]{11})_\d{6}_\d{6}$"),

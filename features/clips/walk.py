@@ -112,9 +112,11 @@ def _search_archive(path: Path, suffixes: frozenset[str]) -> _Search:
         for member in names:
             name = PurePosixPath(member).relative_to(top).as_posix()
             parts = PurePosixPath(name).parts
-            is_hidden = parts[-1].startswith(".") or any(map(_is_passed_over, parts[:-1]))
+            is_hidden = any(part.startswith(".") for part in parts)
+            is_of_system = not is_hidden and any(map(_is_passed_over, parts[:-1]))
             reason = "hidden file" if is_hidden else _judge_suffix(parts[-1], suffixes)
-            if not is_hidden and _is_frame(name, suffixes):
+            reason = "in a folder of the system" if is_of_system else reason
+            if not (is_hidden or is_of_system) and _is_frame(name, suffixes):
                 pictures_in.setdefault(folder, []).append(parts[-1])
             elif reason:
                 ignored.append(IgnoredFile(name, reason))

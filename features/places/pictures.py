@@ -79,6 +79,12 @@ def find_sequence(folder: str, names: Iterable[str]) -> PictureSequence:
         return PictureSequence(problem=what)
     best = max(kinds.values(), key=len)
     n_others = n_pictures - n_flow - len(best)
+    ((prefix, tail, _),) = {kind for kind, found in kinds.items() if found is best}
+    like_best = re.compile(r"\d+".join(map(re.escape, re.split(r"\d+", prefix))), re.DOTALL)
+    alike = [kind for kind in kinds if kind[1] == tail and like_best.fullmatch(kind[0])]
+    if len(alike) > 1:
+        shown = " and ".join(f"'{kinds[kind][0][1]}'" for kind in sorted(alike)[:2])
+        return PictureSequence(problem=f"numbers in two places of the names, such as {shown}")
     if n_others > max(1, len(best) // 10):
         shown = ", ".join(f"'{_show(kind)}' ({len(kinds[kind])})" for kind in sorted(kinds)[:3])
         more = f" and {len(kinds) - 3} more" if len(kinds) > 3 else ""
