@@ -20,7 +20,7 @@ from pipeline.scores.variance import overlap_of_folds
 # Clips that only measure how good a trained head is, by whether that is so in one case alone.
 _N_FRESH, _N_FRESH_OF_MODELS = 60, 500
 # Trainings of a hold-out that only measure what training gives on average.
-_MORE_TRAININGS = 10
+_MORE_TRAININGS = 30
 
 
 @dataclass(frozen=True)
