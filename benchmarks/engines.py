@@ -110,6 +110,7 @@ def load_onnx(model: Any) -> Embed:
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as folder:
+        model.predict_on_batch(np.zeros((1, *model.input_shape[1:]), np.uint8))
         model.export(f"{folder}/backbone.onnx", format="onnx", verbose=False)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = usable_cores()

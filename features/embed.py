@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from features.records import (
     FrameArray,
     FrameSampling,
     StoreHeader,
+    VectorArray,
     VectorDtype,
     VideoFacts,
 )
@@ -28,6 +30,9 @@ from features.system.machine import usable_cores
 from features.video.source import USUAL_RATE
 from features.workers.pool import decode_clips
 from features.workers.process import ClipEnd, ClipRows, WorkerSettings
+
+_N_BUFFERS = 3
+_NO_ROWS = np.empty(0, np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,39 +143,101 @@ def embed_rows(
     """Turn rows that are frames into rows that are embeddings, in the same order.
 
     The engine always gets full batches, whichever clips the frames belong to, except for the
-    last one.
+    last one. While it works on one, the next is filled; a frame is copied once.
     """
     waiting: deque[ClipRows | ClipEnd] = deque()
-    n_waiting = 0
-    for event in events:
-        waiting.append(event)
-        if isinstance(event, ClipRows):
-            n_waiting += len(event.rows)
-        if n_waiting >= engine.batch_frames:
-            yield from _embed(waiting, engine, dtype)
-            waiting.clear()
-            n_waiting = 0
-    yield from _embed(waiting, engine, dtype)
+    with _Batches(engine) as batches:
+        for event in events:
+            if isinstance(event, ClipRows):
+                batches.add(event.rows)
+                event = replace(event, rows=_NO_ROWS)  # their frames are in the batches
+            waiting.append(event)
+            yield from _take_finished(waiting, batches, dtype)
+        batches.finish()
+        yield from _take_finished(waiting, batches, dtype)
 
 
-def _embed(
-    waiting: Iterable[ClipRows | ClipEnd], engine: Engine, dtype: VectorDtype
+def _take_finished(
+    waiting: deque[ClipRows | ClipEnd], batches: _Batches, dtype: VectorDtype
 ) -> Iterator[ClipRows | ClipEnd]:
-    frames: list[FrameArray] = [item.rows for item in waiting if isinstance(item, ClipRows)]
-    if frames:
-        joined = np.concatenate(frames)
-        size = engine.batch_frames
-        vectors = np.concatenate(
-            [engine.embed(joined[start : start + size]) for start in range(0, len(joined), size)]
-        ).astype(dtype, copy=False)
-    start = 0
-    for item in waiting:
-        if isinstance(item, ClipEnd):
-            yield item
-            continue
-        stop = start + len(item.rows)
-        yield replace(item, rows=vectors[start:stop])
-        start = stop
+    while waiting:
+        event = waiting[0]
+        if isinstance(event, ClipRows):
+            n_rows = len(event.frame_indices)
+            if n_rows > batches.n_embedded:
+                return
+            event = replace(event, rows=batches.take(n_rows).astype(dtype, copy=False))
+        waiting.popleft()
+        yield event
+
+
+class _Batches:
+    """Frames on their way through an engine, which works in a thread of its own."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._thread = ThreadPoolExecutor(1)
+        self._running: deque[Future[VectorArray]] = deque()
+        # One that is filled, one that waits for the engine, one that the engine is at.
+        self._buffers: deque[FrameArray] = deque()
+        self._n_filled = 0
+        self._embedded: deque[VectorArray] = deque()
+        self.n_embedded = 0
+
+    def __enter__(self) -> _Batches:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def add(self, frames: FrameArray) -> None:
+        """Copy frames into batches, and hand full ones to the engine."""
+        size = self._engine.batch_frames
+        if not self._buffers:
+            shape = (size, *frames.shape[1:])
+            self._buffers.extend(np.empty(shape, np.uint8) for _ in range(_N_BUFFERS))
+        start = 0
+        while start < len(frames):
+            n = min(size - self._n_filled, len(frames) - start)
+            self._buffers[0][self._n_filled : self._n_filled + n] = frames[start : start + n]
+            self._n_filled += n
+            start += n
+            if self._n_filled == size:
+                self._submit()
+        self._collect(most_running=_N_BUFFERS - 1)
+
+    def finish(self) -> None:
+        """Embed what is left."""
+        if self._n_filled:
+            self._submit()
+        self._collect(most_running=0)
+
+    def take(self, n: int) -> VectorArray:
+        """Take the vectors of the next frames, which must have been embedded."""
+        self.n_embedded -= n
+        parts: list[VectorArray] = []
+        while n:
+            first = self._embedded.popleft()
+            parts.append(first[:n])
+            if len(first) > n:
+                self._embedded.appendleft(first[n:])
+            n -= len(parts[-1])
+        return np.concatenate(parts)
+
+    def _submit(self) -> None:
+        # Before the next buffer is filled, the engine must be through with it.
+        self._running.append(
+            self._thread.submit(self._engine.embed, self._buffers[0][: self._n_filled])
+        )
+        self._buffers.rotate(-1)
+        self._n_filled = 0
+        self._collect(most_running=_N_BUFFERS - 1)
+
+    def _collect(self, *, most_running: int) -> None:
+        while self._running and (len(self._running) > most_running or self._running[0].done()):
+            vectors = self._running.popleft().result()
+            self._embedded.append(vectors)
+            self.n_embedded += len(vectors)
 
 
 def _assemble(

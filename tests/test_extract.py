@@ -9,10 +9,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from conftest import children_of, linux_only, noisy_frames, tiny_backbone, write_video
 
@@ -34,6 +36,7 @@ from features.backbone.converted import convert_backbone
 from features.backbone.engines import EngineChoice, KerasEngine, choose_engine
 from features.backbone.litert import LiteRTEngine
 from features.backbone.weights import find_backbone
+from features.embed import embed_rows
 from features.errors import (
     EngineUnavailable,
     Interrupted,
@@ -44,9 +47,9 @@ from features.errors import (
     WeightsNotFound,
     WeightsUnreadable,
 )
-from features.records import Clip
+from features.records import Clip, FrameArray, SourceFile, VideoFacts
 from features.workers.pool import decode_clips
-from features.workers.process import ClipEnd, WorkerSettings
+from features.workers.process import ClipEnd, ClipRows, WorkerSettings
 
 
 def extract(videos: Path, out: Path, weights: Path, **options: Any) -> ExtractSummary:
@@ -324,6 +327,57 @@ def test_a_clip_of_many_batches_and_streams(tmp_path: Path, tiny_weights: Path) 
     for clip_id in lengths:
         vectors = read_clip(one, clip_id).vectors, read_clip(other, clip_id).vectors
         assert least_cosine(*vectors) > SAME
+
+
+class _MeanEngine:
+    """Embeds a frame as its mean colour, and remembers how full its batches were."""
+
+    batch_frames = 256
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def embed(self, frames: FrameArray) -> npt.NDArray[np.float32]:
+        self.sizes.append(len(frames))
+        vectors: npt.NDArray[np.float32] = frames.mean(axis=(1, 2), dtype=np.float32)
+        return vectors
+
+
+def _frame_events(lengths: Sequence[int]) -> Iterator[ClipRows | ClipEnd]:
+    shade = 0
+    for number, length in enumerate(lengths):
+        clip = Clip(f"{number}.avi", Path(f"{number}.avi"))
+        for start in range(0, length, 32):
+            n = min(32, length - start)
+            rows = np.empty((n, 4, 4, 3), np.uint8)
+            rows[:] = (np.arange(shade, shade + n) % 251).reshape(-1, 1, 1, 1)
+            shade += n
+            yield ClipRows(clip, rows, [0.0] * n, list(range(start, start + n)))
+        yield ClipEnd(clip, SourceFile(0, 0, ""), VideoFacts(), "")
+
+
+@pytest.mark.parametrize("lengths", [[20] * 40, [1, 700, 3], [256], [0, 5, 0]])
+def test_batches_are_full_and_rows_stay_in_order(lengths: list[int]) -> None:
+    engine = _MeanEngine()
+    expected = list(_frame_events(lengths))
+    found = list(embed_rows(iter(expected), engine, "float32"))
+    full, rest = divmod(sum(lengths), 256)
+    assert engine.sizes == [256] * full + [rest] * (rest > 0)
+    assert len(found) == len(expected)
+    for one, other in zip(expected, found, strict=True):
+        assert type(one) is type(other)
+        assert one.clip == other.clip
+        if isinstance(one, ClipRows) and isinstance(other, ClipRows):
+            np.testing.assert_array_equal(other.rows, one.rows[:, 0, 0])
+
+
+def test_a_fault_of_the_engine_is_not_lost() -> None:
+    class Broken(_MeanEngine):
+        def embed(self, frames: FrameArray) -> npt.NDArray[np.float32]:
+            raise EngineUnavailable("out of memory")
+
+    with pytest.raises(EngineUnavailable, match="out of memory"):
+        list(embed_rows(_frame_events([20] * 40), Broken(), "float32"))
 
 
 def test_options_out_of_range(tiny_weights: Path) -> None:
