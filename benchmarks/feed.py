@@ -34,7 +34,7 @@ from features.workers.protocol import receive_message, send_message
 
 SAMPLING = choose_sampling(n_frames=20)
 SIZE_PX = 224
-N_MESSAGES = 100
+N_MESSAGES = 500
 
 
 class InstantEngine:
