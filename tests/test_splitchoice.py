@@ -115,6 +115,21 @@ def test_test_fraction_is_refused_where_the_column_decides(tmp_path: Path) -> No
         choose_split(store, SplitOptions(test_fraction=0.2))
 
 
+def test_a_column_that_says_nothing_of_the_test_part(tmp_path: Path) -> None:
+    clips = [replace(clip, split="train") for clip in make_clips()]
+    unlabelled = replace(make_clip("test/a.avi", "", ""), split="test")
+    store = open_store(write_store(tmp_path / "s.h5", [*clips, unlabelled]))
+    split = choose_split(store, SplitOptions())[0]
+    assert split.test
+    assert "test/a.avi" not in (*split.train, *split.val, *split.test)
+    assert split.method.endswith("; the split column marks no clip with a label for testing")
+    some = [replace(clip, split="val") for clip in clips[:2]] + clips[2:]
+    store = open_store(write_store(tmp_path / "v.h5", some))
+    with pytest.raises(SplitImpossible, match="--test-fraction"):
+        choose_split(store, SplitOptions())
+    assert choose_split(store, SplitOptions(test_fraction=0.3))[0].test
+
+
 def test_split_files_tell_what_made_them(tmp_path: Path) -> None:
     store = open_store(write_store(tmp_path / "s.h5", make_clips()))
     by_regex = SplitOptions(group_regex=r"(g\d+)_")

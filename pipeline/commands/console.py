@@ -256,10 +256,13 @@ def list_some(texts: Sequence[str]) -> list[str]:
 
 def describe_clips(result: RunSummary | Comparison, n_test: int) -> list[str]:
     """Say which clips a result is not about, and which ones make it look better than it is."""
+    from pipeline.splits.choose import NOBODY_TESTED
     from pipeline.splits.leaks import describe_near_duplicates
     from pipeline.splits.split import describe_class_gaps
 
     lines = []
+    if NOBODY_TESTED in result.split_method:
+        lines.append(f"split: {printable(result.split_method)}")
     if result.n_missing:
         lines.append(
             f"{format_count(result.n_missing, 'clip')} of the split file without embeddings in "

@@ -168,7 +168,8 @@ def _list_columns(parts: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
 def _cut_folds(clips: ClipVectors) -> list[tuple[Any, Any]]:
     from sklearn.model_selection import StratifiedGroupKFold
 
-    n_folds = min(_MOST_FOLDS, len(np.unique(clips.groups)))
+    n_most = int(np.unique(clips.class_indices, return_counts=True)[1].max())  # of one class
+    n_folds = min(_MOST_FOLDS, len(np.unique(clips.groups)), n_most)
     if n_folds < 2:
         return []
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=clips.seed)

@@ -23,6 +23,9 @@ DEFAULT_FOLDS = 5
 # Added to the method of a split file whose validation clips are all gone.
 _VALIDATION_ANEW = "; validation cut anew"
 
+# Added to the method of a split that the column does not say, though it says something.
+NOBODY_TESTED = "; the split column marks no clip with a label for testing"
+
 # What NumPy and Keras take as a seed.
 _HIGHEST_SEED = 2**32 - 1
 
@@ -156,8 +159,8 @@ def choose_split(store: Store, options: SplitOptions, *, seed: int = 0) -> tuple
     """Make or read the split that is asked for, and refuse one that leaks.
 
     Also returns the group of every usable clip. Without a split file or lists, the store's
-    split column is used if any clip has an entry there; else whole groups are cut off for
-    testing. Raises SplitImpossible, SplitLeaks or OptionInvalid.
+    split column is used if it marks clips for testing; where all are marked for training, or
+    none, whole groups are cut off for testing. Raises SplitImpossible, SplitLeaks or OptionInvalid.
     """
     task = _prepare(store, options, seed)
     source = next(source for source in SPLIT_SOURCES if source.is_meant(task))
@@ -285,20 +288,30 @@ def _split_by_column(task: SplitTask) -> Split:
 
 def _split_by_chance(task: SplitTask) -> Split:
     share = task.options.test_fraction
-    return split_by_groups(
+    split = split_by_groups(
         task.clips,
         groups=task.units,
         test_fraction=DEFAULT_TEST_FRACTION if share is None else share,
         val_fraction=task.options.val_fraction,
         seed=task.seed,
     )
+    is_marked = any(clip.split for clip in task.clips)
+    return replace(split, method=f"{split.method}{NOBODY_TESTED}") if is_marked else split
+
+
+def _column_decides(task: SplitTask) -> bool:
+    """Tell whether the split column says who is tested, or at least says more than "train"."""
+    parts = {clip.split for clip in task.clips}
+    if "test" in parts:
+        return True
+    return bool(parts - {""}) and parts != {"train"} and task.options.test_fraction is None
 
 
 # The first one that is meant makes the split.
 SPLIT_SOURCES = [
     SplitSource(lambda task: task.options.split is not None, _split_by_file),
     SplitSource(lambda task: task.options.test_lists is not None, _split_by_lists),
-    SplitSource(lambda task: any(clip.split for clip in task.clips), _split_by_column),
+    SplitSource(_column_decides, _split_by_column),
     SplitSource(lambda task: True, _split_by_chance),
 ]
 

@@ -34,7 +34,10 @@ def split_by_column(
             raise SplitImpossible(
                 f"The store's split column must mark clips as train and as test. "
                 f"No clip of {len(clips)} is marked '{part}'; parts found: {found}.",
-                hint="mark a test part in the CSV or folders, or give --split or --test-lists",
+                hint="mark a test part in the CSV or folders, give --split or --test-lists, or "
+                "leave the column out of account with --test-fraction 0.2"
+                if part == "test"
+                else "mark a training part in the CSV or folders, or give --split or --test-lists",
             )
     return finish_split(clips, groups, marked, "the split column", val_fraction, seed)
 

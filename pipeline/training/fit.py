@@ -338,8 +338,9 @@ def _cross(job: _Job, seeds: Sequence[int], clips: Sequences, n_epochs: Sequence
     from sklearn.model_selection import StratifiedGroupKFold
 
     numbers = number_groups(clips.clip_ids, job.groups)
+    n_most = int(np.unique(clips.class_indices, return_counts=True)[1].max())  # of one class
     splitter = StratifiedGroupKFold(
-        min(_CROSS_FOLDS, numbers.max() + 1), shuffle=True, random_state=0
+        max(2, min(_CROSS_FOLDS, numbers.max() + 1, n_most)), shuffle=True, random_state=0
     )
     ids = np.array(clips.clip_ids, dtype=object)
     order: list[str] = []
