@@ -258,6 +258,21 @@ def test_tables_as_programs_leave_them(tmp_path: Path, text: str) -> None:
     assert rows(found) == [("a.avi", "x"), ("b.avi", "y")]
 
 
+def test_lists_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
+    def read(train: str, test: str) -> None:
+        paths = tmp_path / "train.csv", tmp_path / "test.csv"
+        for path, text in zip(paths, (train, test), strict=True):
+            path.write_text(f"path,label\n{text}\n")
+        (tmp_path / "v").mkdir(exist_ok=True)
+        (tmp_path / "v" / "a.avi").write_bytes(b"a")
+        discover_clips(tmp_path / "v", FolderOptions(labels=paths))
+
+    with pytest.raises(ManifestError, match="one part of the split. .* as test, .* as train"):
+        read("a.avi,x", "a.avi,x")
+    with pytest.raises(ManifestError, match=r"train.csv' has numbers, and .*test.csv' has names"):
+        read("a.avi,0", "b.avi,x")
+
+
 def test_groups_that_look_alike_are_named(tmp_path: Path) -> None:
     text = "path,label,group\na.avi,x,Ann Lee\nb.avi,y,ann_lee\n"
     (note,) = discover(tmp_path, "c.csv", text, "a.avi", "b.avi").notes
@@ -281,6 +296,7 @@ def test_cells_of_nothing_are_empty(tmp_path: Path) -> None:
         ("path,label,subject_id\na.avi,x,1\nb.avi,y,2\n", "has 'subject_id', which may be it"),
         ("path,label,is_train\na.avi,x,1\nb.avi,y,0\n", "in a column called split, as train"),
         ("path,x,y,test\na.avi,1,0,1\nb.avi,0,1,0\n", "Columns of 0 and 1 .* has 'test'"),
+        ("path,x,y,fold\na.avi,1,0,1\nb.avi,0,1,0\n", "Columns of 0 and 1 .* has 'fold'"),
         ("path,label,first_frame,last_frame\na.avi,x,1,2\n", "has 'first_frame', 'last_frame'"),
         ("path,label\na.avi,\"['x', 'y']\"\nb.avi,y\n", "are lists, or names"),
         ('{"path": "a.avi", "label": "x"}\n{"path": "b.avi", "label": "y"}\n', "no valid JSON"),

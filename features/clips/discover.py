@@ -316,6 +316,7 @@ def _read_labels(finder: PathFinder, options: FolderOptions) -> Annotations:
     rows: list[Annotation] = []
     read: list[str] = []
     notes: list[str] = []
+    are_numbers: dict[str, set[bool]] = {}
     for path in options.labels_files:
         file = AnnotationFile(
             path=path,
@@ -333,13 +334,27 @@ def _read_labels(finder: PathFinder, options: FolderOptions) -> Annotations:
                 f"{form.name}: {form.help}).",
                 hint="write a row for each clip below the header line",
             )
+        are_numbers[str(path)] = {name.isdigit() for row in said.rows for name in _name_all(row)}
         part = find_split_word(path.stem) if len(options.labels_files) > 1 else ""
         rows += [replace(row, split=row.split or part) for row in said.rows]
         detail = "; ".join(filter(None, (said.detail, part and f"its name says {part}")))
         text = f"'{path}', read as {form.name}: {form.help}"
         read.append(f"{text} ({detail})" if detail else text)
         notes += said.notes
+    numbered = [name for name, found in are_numbers.items() if found == {True}]
+    named = [name for name, found in are_numbers.items() if found == {False}]
+    if numbered and named:
+        raise ManifestError(
+            "Annotation files that are given together call classes by the same names. "
+            f"'{numbered[0]}' has numbers, and '{named[0]}' has names.",
+            hint="write the names in both, or lay a label_map.txt with the names of the numbers "
+            "beside the former",
+        )
     return Annotations(tuple(rows), "; ".join(read), tuple(notes))
+
+
+def _name_all(row: Annotation) -> tuple[str, ...]:
+    return row.labels or ((row.label,) if row.label else ())
 
 
 def _clips_from_files(root: Path, files: VideoFiles, options: FolderOptions) -> Discovery:
@@ -488,6 +503,12 @@ def _write_seconds(value: float) -> str:
 
 def _add_labels(row: Annotation, clip: Clip, before: Clip, separator: str | None) -> Clip:
     """Give a clip the classes of two rows; ManifestError if one of them says nothing new."""
+    if clip.split != before.split and clip.classes == before.classes:
+        raise ManifestError(
+            f"A clip is in one part of the split. {row.where} has '{row.path}' as "
+            f"{clip.split or 'of no part'}, a row before as {before.split or 'of no part'}.",
+            hint="delete one of the rows; a clip that is trained on cannot be tested",
+        )
     what = "each span once" if clip.is_span else "each file once"
     if separator == ONE_LABEL or not set(clip.classes) - set(before.classes) or not before.classes:
         one, other = (LABEL_JOINT.join(item.classes) for item in (before, clip))
@@ -502,7 +523,8 @@ def _add_labels(row: Annotation, clip: Clip, before: Clip, separator: str | None
         raise ManifestError(
             "Rows of one clip that give it several classes have the same group and split. "
             f"{row.where} has group '{clip.group}', split '{clip.split}' for '{row.path}', a row "
-            f"before '{before.group}', '{before.split}'."
+            f"before '{before.group}', '{before.split}'.",
+            hint="correct one of the rows, or delete it",
         )
     return replace(before, labels=(*before.classes, *clip.classes))
 

@@ -323,7 +323,7 @@ def find_alike(labels: Collection[str]) -> list[list[str]]:
     """Find names of classes that differ only in case, spaces, underscores and hyphens."""
     spellings: dict[str, set[str]] = {}
     for label in labels:
-        squashed = re.sub(r"[\s_-]+", " ", fold_name(label)).strip()
+        squashed = re.sub("[\\s_\u00ad\u200b-\u200d\u2060\ufeff-]+", " ", fold_name(label)).strip()
         spellings.setdefault(squashed, set()).add(unicodedata.normalize("NFC", label))
     return [sorted(same) for same in spellings.values() if len(same) > 1]
 

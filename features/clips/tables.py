@@ -41,7 +41,9 @@ _LIKE_A_BOUND = re.compile(
 _LIKE_A_GROUP = re.compile(
     r"(?:subject|person|participant|performer|actor|signer)s?(?:id|name|no|nr|number|index)?"
 )
-_LIKE_A_PART = re.compile(r"(?:is|in|use|for)?(?:train|training|val|valid|validation|test)(?:set)?")
+_LIKE_A_PART = re.compile(
+    r"(?:is|in|use|for)?(?:train|training|val|valid|validation|test)(?:set)?|fold"
+)
 _NOTHING = frozenset({"nan", "<na>", "#n/a", "#n/a n/a"})  # as pandas and Excel write it
 # What separates classes: hardly any class has these in its name. Commas are in many.
 _SEPARATORS = (";", "|")
@@ -483,7 +485,8 @@ def _read_class_columns(
     if odd:
         raise ManifestError(
             "The cells of class columns are 0 or 1, or all of a row are empty where nobody knows. "
-            f"{where} has '{row[odd[0]]}' for '{odd[0]}'."
+            f"{where} has '{row[odd[0]]}' for '{odd[0]}'.",
+            hint=f"write 0 if the clip does not show '{odd[0]}', 1 if it does",
         )
     return tuple(name for name, cell in cells.items() if cell in _YES)
 
