@@ -233,7 +233,7 @@ def test_strength_is_chosen_with_whole_groups_held_out() -> None:
 @pytest.mark.parametrize("labels", [[0, 1], [0, 0, 1, 1]])
 def test_a_linear_head_learns_from_very_few_clips(labels: list[int]) -> None:
     n = len(labels)
-    vectors = np.array(labels, np.float32)[:, None] + np.float32([[0, 1, 2]])
+    vectors = np.array(labels, np.float32)[:, None] + np.array([[0, 1, 2]], np.float32)
     weights, parts = np.ones(n, np.float32), np.zeros(3, int)
     clips = ClipVectors(vectors, np.array(labels), None, np.arange(n), weights, 2, parts, 0)
     kernel, bias = (np.asarray(found) for found in fit_logistic(clips))

@@ -33,7 +33,7 @@ from pipeline.training.options import FitOptions
 @click.option("--out", type=PATH, required=True, help="Folder to write the comparison to.")
 @click.option(
     "--heads",
-    default="mean-linear,mean-linear:motion,lstm,gru",
+    default="mean-linear,logreg,lstm,gru",
     show_default=True,
     metavar="NAME,NAME...",
     cls=NamingOption,

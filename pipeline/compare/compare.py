@@ -177,7 +177,7 @@ def compare_heads(
     store_path: str | Path,
     out: str | Path,
     *,
-    heads: Sequence[str] = ("mean-linear", "mean-linear:motion", "lstm", "gru"),
+    heads: Sequence[str] = ("mean-linear", "logreg", "lstm", "gru"),
     seeds: int = 3,
     folds: int | None = None,
     head_options: HeadOptions = HeadOptions(),
@@ -200,7 +200,7 @@ def compare_heads(
         The file given to ``extract-features --out``.
     out : str or Path
         Folder of the comparison.
-    heads : sequence of str, default ("mean-linear", "mean-linear:motion", "lstm", "gru")
+    heads : sequence of str, default ("mean-linear", "logreg", "lstm", "gru")
         Registered heads, see `train_head`; without repetition.
     seeds : int, default 3
         Seeds per head and split, at least 1: `seed`, `seed` + 1, ...

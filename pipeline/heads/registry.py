@@ -27,8 +27,6 @@ INPUTS: tuple[HeadInput, ...] = get_args(HeadInput)
 AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
-BASELINE = "mean-linear"
-
 # Name of the layer whose output weighs the frames of a clip, in heads that have one.
 ATTENTION = "attention"
 
