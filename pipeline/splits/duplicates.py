@@ -33,11 +33,12 @@ IntArray = npt.NDArray[np.int64]
 
 # No two clips are near-duplicates below the first, however different all others are; from the
 # second on they are, however alike: where all clips are copies, nothing else tells.
-_COURSES_ABOVE, _COURSES_SAME = 0.3, 0.95
+_COURSES_ABOVE, _COURSES_SAME = 0.34, 0.95
 # Mean embeddings this alike are the same even without a course: one frame, or a still.
 _MEANS_ABOVE = 0.9995
-# Of the clips of a store without copies, those that may be called near-duplicates.
-_FALSE_ALARMS = 0.001
+# Of the clips of a store without copies, those that may be called near-duplicates: a tenth of
+# what can be put up with, for the law holds roughly where one kind of clip is more alike.
+_FALSE_ALARMS = 0.0001
 # The clips whose best matches are looked at, and how many of each.
 _SAMPLED_CLIPS = 1024
 _RANKS = 3
@@ -133,7 +134,7 @@ def find_near_duplicates(
 
 
 def _find_threshold(pairs: IntArray, similarity: Float32Array, sampled: IntArray) -> float:
-    """Return the similarity that a clip's best match exceeds once in a thousand clips.
+    """Return the similarity that a clip's best match exceeds once in ten thousand clips.
 
     On a scale where similarities fall off exponentially, the best of many follows Gumbel's
     law, and the second and third best its relatives: the number of matches beyond t is a
