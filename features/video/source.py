@@ -110,8 +110,10 @@ def import_av() -> ModuleType:
 def decoder_version() -> str:
     """Name PyAV's version and those of the FFmpeg libraries that decide pixels."""
     av = import_av()
+    from av import library_versions
+
     parts = (
-        f"{name} {'.'.join(map(str, av.library_versions[name]))}"
+        f"{name} {'.'.join(map(str, library_versions[name]))}"
         for name in ("libavformat", "libavcodec", "libswscale")
     )
     return f"PyAV {av.__version__} ({', '.join(parts)})"
